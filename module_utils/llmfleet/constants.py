@@ -1,0 +1,15 @@
+"""Names shared by modules and roles: container and image labels, and where things live on a host."""
+
+from __future__ import annotations
+
+LABEL_SERVICE = "io.llmfleet.service"
+"""Container label: the name of the service the container belongs to."""
+
+LABEL_SPEC = "io.llmfleet.spec"
+"""Container label: the resolved specification as JSON, secrets as salted digests."""
+
+LABEL_BUILD_KEY = "io.llmfleet.build-key"
+"""Image label: the identity of what was asked for when the image was built."""
+
+RUN_UID = 10001
+"""User and group id that engines run as inside their containers."""

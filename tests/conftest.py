@@ -1,0 +1,12 @@
+"""Let tests import module_utils and modules from the checkout, the way Ansible would."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import ansible.module_utils
+
+ROOT = Path(__file__).resolve().parent.parent
+ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
+sys.path[:0] = [str(ROOT / "library"), str(ROOT / "filter_plugins"), str(ROOT / "lookup_plugins")]
