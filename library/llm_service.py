@@ -1,0 +1,283 @@
+#!/usr/bin/python
+"""Ansible module: the life of one service's container on a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: llm_service
+short_description: Serve a model from a container and prove that it answers
+description:
+  - Brings one service to the wanted state and verifies it. An unchanged service is only verified.
+  - A changed service is handed over. The new container is created, the running one is renamed to C(<name>.previous)
+    and stopped, and the new one is started and verified. If it fails, the previous one is put back and verified.
+  - Whatever an interrupted run left behind is finished or undone by the next run.
+options:
+  service:
+    description:
+      - The service as in C(llm_services), without its C(api_key).
+    type: dict
+    required: true
+  api_key:
+    description:
+      - Key that callers must send. It reaches the engine through a file and is stored nowhere else.
+    type: str
+    default: ""
+  image:
+    description:
+      - Image that the engine runs from, already on the host. Required to start a service.
+    type: str
+    default: ""
+  model_path:
+    description:
+      - The model file on the host. Required to start a service.
+    type: path
+    default: ""
+  directory:
+    description:
+      - Where secret files of services are kept, one folder a service.
+    type: path
+    default: /var/lib/llmfleet/services
+  docker_cli:
+    description:
+      - The docker client to use.
+    type: str
+    default: docker
+attributes:
+  check_mode:
+    description: Says what would be done, and fails on input that cannot work.
+    support: full
+  diff_mode:
+    description: Shows the specification before and after, secrets as digests.
+    support: full
+author:
+  - llmfleet contributors (@llmfleet)
+"""
+
+EXAMPLES = r"""
+- name: Serve a local model
+  llm_service:
+    service:
+      name: chat
+      model: /models/qwen3-8b-Q4_K_M.gguf
+      port: 8080
+      context_length: 8192
+    image: llmfleet/llama.cpp:cpu-0123456789ab
+    model_path: /models/qwen3-8b-Q4_K_M.gguf
+
+- name: Take the service away
+  llm_service:
+    service:
+      name: chat
+      state: absent
+"""
+
+RETURN = r"""
+service:
+  description: The service as it was asked for, with C(has_api_key) and the C(prompt) of its verification.
+  returned: always
+  type: dict
+action:
+  description: What was (or in check mode would be) done and C(why).
+  returned: always
+  type: str
+  sample: replace
+why:
+  description: The reason for the action, one line.
+  returned: always
+  type: str
+  sample: "argv: --ctx-size 2048 -> --ctx-size 4096"
+verification:
+  description:
+    - The levels that were reached with the seconds each took, the reply, C(first_token_seconds), C(tokens_per_second).
+  returned: when the service runs
+  type: dict
+urls:
+  description: Base URLs that work, C(host) on the host itself and C(lan) from other machines (null when not published).
+  returned: when the service runs
+  type: dict
+diagnosis:
+  description: On failure the C(cause), the C(evidence) (a line of the log) and the C(fix).
+  returned: on failure
+  type: dict
+log_tail:
+  description: On failure the last lines of the failed container.
+  returned: on failure
+  type: list
+  elements: str
+rolled_back:
+  description: On failure whether a previous container was put back.
+  returned: on failure
+  type: bool
+"""
+
+import os
+import secrets as random_secrets
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.llmfleet import gguf, lifecycle, spec
+from ansible.module_utils.llmfleet.addresses import service_urls, who_listens
+from ansible.module_utils.llmfleet.constants import LABEL_SERVICE
+from ansible.module_utils.llmfleet.docker_cli import Docker, DockerError
+from ansible.module_utils.llmfleet.engines import ENGINES
+from ansible.module_utils.llmfleet.errors import LlmfleetError
+from ansible.module_utils.llmfleet.rollout import RolledBackError, Rollout
+from ansible.module_utils.llmfleet.services import Service, parse
+from ansible.module_utils.llmfleet.watch import NotReadyError
+
+ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
+    "service": {"type": "dict", "required": True},
+    "api_key": {"type": "str", "default": "", "no_log": True},
+    "image": {"type": "str", "default": ""},
+    "model_path": {"type": "path", "default": ""},
+    "directory": {"type": "path", "default": "/var/lib/llmfleet/services"},
+    "docker_cli": {"type": "str", "default": "docker"},
+}
+
+
+def find(docker: Docker, name: str) -> dict[str, t.Any] | None:
+    """Return the container ``name``; raise LlmfleetError when it belongs to somebody else."""
+    container = docker.inspect("container", name)
+    if container and LABEL_SERVICE not in (container["Config"].get("Labels") or {}):
+        raise LlmfleetError(
+            f"service {name}: a container of this name exists that llmfleet did not make; rename the service, "
+            f"or remove that container (docker rm {name})"
+        )
+    return container
+
+
+def resolve(module: AnsibleModule, docker: Docker, service: Service, salt: str) -> tuple[spec.Spec, t.Mapping[str, str]]:
+    """Return the wanted specification and the secrets it refers to."""
+    image, path = service.image or module.params["image"], module.params["model_path"]
+    if not image or not path:
+        raise LlmfleetError(f"service {service.name}: `image` and `model_path` are needed to start it")
+    found = docker.inspect("image", image)
+    if found is None and not module.check_mode:
+        raise LlmfleetError(f"service {service.name}: image {image} is not on this host; build or pull it first")
+    context, fingerprint = None, ""
+    if os.path.exists(path) or not module.check_mode:
+        with open(path, "rb") as file:
+            context = gguf.read_header(file, os.path.getsize(path)).context_length
+        fingerprint = gguf.fingerprint(path)
+    launch = ENGINES[service.engine].launch(service, path, context, module.params["api_key"])
+    wanted = spec.build(
+        service,
+        launch,
+        image=image,
+        image_id=found["Id"] if found else "",
+        model_fingerprint=fingerprint,
+        salt=salt,
+    )
+    return wanted, launch.secrets
+
+
+def check_port(docker: Docker, service: Service, before: spec.Spec | None, wanted: spec.Spec) -> None:
+    """Raise LlmfleetError when the port that a new or moved service needs is taken."""
+    if before is None or before["publish"] != wanted["publish"]:
+        listener = who_listens(docker, service.bind, service.port)
+        if listener:
+            raise LlmfleetError(
+                f"service {service.name}: port {service.port} on {service.bind} is taken by {listener}; "
+                "choose another `port` or stop it"
+            )
+
+
+def main() -> None:
+    """Read, decide, carry out unless in check mode, report."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    docker = Docker(module.run_command, module.params["docker_cli"])
+    try:
+        service = parse({**module.params["service"], "api_key": module.params["api_key"]})
+        run(module, docker, service)
+    except (LlmfleetError, OSError) as error:
+        module.fail_json(msg=str(error))
+
+
+def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
+    """Bring ``service`` to its state and leave through exit_json or fail_json."""
+    name = service.name
+    if module.check_mode and docker.attempt("version")[0] != 0:
+        changes = service.state == "started"
+        module.exit_json(service=module.params["service"], changed=changes, action="create" if changes else "none", why="no engine is running yet")
+    containers = {suffix: find(docker, name + suffix) for suffix in ("", lifecycle.PREVIOUS)}
+    specs = {suffix: spec.stored(container) for suffix, container in containers.items()}
+    before = specs[""] or specs[lifecycle.PREVIOUS]
+    wanted: spec.Spec | None = None
+    secrets: t.Mapping[str, str] = {}
+    if service.state == "started":
+        wanted, secrets = resolve(module, docker, service, before["salt"] if before else random_secrets.token_hex(8))
+    seen = [lifecycle.describe(containers[suffix], specs[suffix]) for suffix in ("", lifecycle.PREVIOUS)]
+    decision = lifecycle.decide(service.state, seen[0], seen[1], wanted)
+    result: dict[str, t.Any] = {
+        "service": {**module.params["service"], "has_api_key": service.has_api_key, "prompt": service.verify.prompt},
+        "changed": decision.changes,
+        "action": decision.action,
+        "why": decision.why,
+        "diff": {"before": spec.printable(before), "after": spec.printable(wanted or before)},
+    }
+    if decision.action == "remove":
+        result["diff"]["after"] = ""
+    if wanted and decision.action in ("create", "replace"):
+        check_port(docker, service, before, wanted)
+    if module.check_mode:
+        module.exit_json(**result)
+    rollout = Rollout(docker, service, os.path.join(module.params["directory"], name))
+    try:
+        report = carry_out(rollout, decision.action, wanted, secrets, result)
+    except NotReadyError as error:
+        fail(module, result, f"service {name}: {error}", error)
+    except RolledBackError as error:
+        restored = error.previous.as_dict() if error.previous else None
+        fail(module, result, f"service {name}: {error}", error.error, rolled_back=True, previous_verification=restored)
+    if report:
+        result["verification"] = report.as_dict()
+        result["urls"] = service_urls(service)
+    module.exit_json(**result)
+
+
+def carry_out(
+    rollout: Rollout,
+    action: str,
+    wanted: spec.Spec | None,
+    secrets: t.Mapping[str, str],
+    result: dict[str, t.Any],
+) -> t.Any:
+    """Do ``action`` and return the verification report, None when nothing is left running."""
+    if wanted is None:
+        if action == "remove":
+            rollout.remove()
+        elif action == "stop":
+            rollout.stop()
+        return None
+    if action == "keep":
+        try:
+            return rollout.keep(wanted)
+        except NotReadyError as error:
+            # equal but not answering: a restart is what an operator would try first
+            result.update(changed=True, action="restart", why=str(error))
+            return rollout.start(wanted)
+    if action == "start":
+        return rollout.start(wanted)
+    if action == "finish":
+        return rollout.finish(wanted)
+    if action == "restore":
+        return rollout.restore()
+    return rollout.replace(wanted, secrets)
+
+
+def fail(module: AnsibleModule, result: dict[str, t.Any], msg: str, error: NotReadyError, **more: t.Any) -> t.NoReturn:
+    """Leave with the diagnosis; the log is printed as it is, so secrets never reach it (they travel by file)."""
+    result.pop("diff")
+    tail = error.log.splitlines()[-50:]
+    module.fail_json(
+        msg=msg,
+        diagnosis=error.diagnosis,
+        log_tail=tail,
+        verification=error.report.as_dict(),
+        **{"rolled_back": False, **result, **more},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""The closing report: what answers where, what was proven, and how to call it. Pure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import typing as t
+
+Data = t.Mapping[str, t.Any]
+
+
+def service_report(result: Data, prompt: str) -> str:
+    """Return the report of one started service from the result of the llm_service module."""
+    service, urls, verified = result["service"], result["urls"], result["verification"]
+    name = service.get("served_name") or service["name"]
+    base = urls["lan"] or urls["host"]
+    header = ' -H "Authorization: Bearer $API_KEY"' if service.get("has_api_key") else ""
+    client_key = "os.environ['API_KEY']" if service.get("has_api_key") else "'none'"
+    levels = ", ".join(f"{level} {seconds:.2f} s" for level, seconds in verified["levels"].items())
+    lan = urls["lan"] or "not published (bind is a loopback address; set `bind` and `api_key` to publish)"
+    lines = [
+        f"service {service['name']}: {'ready' if verified['levels'] else 'not verified'} ({result['action']}: {result['why']})",
+        f"  on the host   {urls['host']}",
+        f"  on the LAN    {lan}",
+        f"  verified      {levels}",
+    ]
+    if verified.get("reply") is not None:
+        speed = f"{verified['tokens_per_second']} tokens/s" if verified.get("tokens_per_second") else "too short to time"
+        lines += [
+            f"  asked         {prompt}",
+            f"  replied       {verified['reply'].strip()}",
+            f"  speed         first token after {verified['first_token_seconds']:.3f} s, {speed}",
+        ]
+    messages = [{"role": "user", "content": "Hello"}]
+    body = json.dumps({"model": name, "messages": messages})
+    lines += [
+        f"  with curl     curl {base}/chat/completions{header} -H 'Content-Type: application/json' -d {shlex.quote(body)}",
+        f'  with openai   OpenAI(base_url="{base}", api_key={client_key}).chat.completions.create('
+        f'model="{name}", messages={json.dumps(messages)})',
+    ]
+    return "\n".join(lines)
+
+
+def closing_report(results: t.Sequence[Data], host: str) -> str:
+    """Return the report of one host: its running services, then those that are stopped or gone."""
+    parts = []
+    for result in results:
+        service = result["service"]
+        if result.get("verification"):
+            parts.append(service_report(result, service.get("prompt", "")))
+        else:
+            parts.append(f"service {service['name']}: {service.get('state', 'started')} ({result['why']})")
+    return f"{host}\n" + "\n".join(parts) if parts else f"{host}: no services"

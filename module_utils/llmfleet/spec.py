@@ -1,0 +1,140 @@
+"""The resolved specification of a service's container: built, compared, and turned into ``docker create``.
+
+It is stored in the container's label, so it never holds a secret, only its salted digest.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import hmac
+import io
+import json
+import typing as t
+
+from ansible.module_utils.llmfleet.constants import LABEL_SERVICE, LABEL_SPEC, RUN_UID
+from ansible.module_utils.llmfleet.engines.base import SECRETS_DIR, Launch
+from ansible.module_utils.llmfleet.services import Service
+
+Spec = t.Dict[str, t.Any]
+
+LOG_OPTIONS = {"max-size": "50m", "max-file": "3"}
+STOP_SECONDS = 30
+
+
+def digest(secret: str, salt: str) -> str:
+    """Return the salted digest under which ``secret`` may be stored."""
+    return hmac.new(salt.encode(), secret.encode(), hashlib.sha256).hexdigest()
+
+
+def build(service: Service, launch: Launch, *, image: str, image_id: str, model_fingerprint: str, salt: str) -> Spec:
+    """Return the specification of the container that serves ``service``.
+
+    ``salt`` is that of the container it will be compared with, so that an unchanged secret has an unchanged digest.
+    """
+    host = f"[{service.bind}]" if ":" in service.bind else service.bind
+    return {
+        "name": service.name,
+        "engine": service.engine,
+        "served_name": service.served_name,
+        "image": image,
+        "image_id": image_id,
+        "argv": list(launch.argv),
+        "env": dict(launch.env),
+        "mounts": {mount.target: mount.source for mount in launch.mounts},
+        "model_fingerprint": model_fingerprint,
+        "publish": f"{host}:{service.port}:{launch.port}",
+        "memory": service.memory,
+        "user": f"{RUN_UID}:{RUN_UID}",
+        "restart_policy": "unless-stopped",
+        "salt": salt,
+        "secrets": {name: digest(value, salt) for name, value in sorted(launch.secrets.items())},
+    }
+
+
+def identity(spec: Spec) -> str:
+    """Return the digest that names the specification; secrets of a spec live in a directory of this name."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def stored(container: t.Mapping[str, t.Any] | None) -> Spec | None:
+    """Return the specification in a container's label (``docker inspect`` form); None when it has none of ours."""
+    if container is None:
+        return None
+    label = (container["Config"].get("Labels") or {}).get(LABEL_SPEC)
+    return t.cast(Spec, json.loads(label)) if label else None
+
+
+def changes(before: Spec | None, after: Spec | None) -> list[str]:
+    """Return one sentence per key that differs, `key: before -> after`; lists and mappings item by item."""
+    said = []
+    for key in sorted({*(before or {}), *(after or {})} - {"salt"}):
+        old, new = (before or {}).get(key), (after or {}).get(key)
+        if old == new or before is None or after is None:
+            continue
+        if key == "secrets":
+            said += [f"{name}: changed" for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+        elif key == "argv":
+            before_flags, after_flags = _flags(old), _flags(new)
+            gone = [flag for flag in before_flags if flag not in after_flags]
+            come = [flag for flag in after_flags if flag not in before_flags]
+            said.append(f"argv: {' '.join(gone) or '(nothing)'} -> {' '.join(come) or '(nothing)'}")
+        else:
+            said.append(f"{key}: {old or '(none)'} -> {new or '(none)'}")
+    return said
+
+
+def _flags(argv: list[str]) -> list[str]:
+    """Return ``argv`` with each flag joined to its values, so that a difference reads as `--ctx-size 4096`."""
+    joined: list[str] = []
+    for word in argv:
+        if word.startswith("-") or not joined:
+            joined.append(word)
+        else:
+            joined[-1] += f" {word}"
+    return joined
+
+
+def printable(spec: Spec | None) -> str:
+    """Return ``spec`` for a diff: sorted JSON, digests shortened, no salt."""
+    if spec is None:
+        return ""
+    shown = {key: value for key, value in spec.items() if key != "salt"}
+    shown["secrets"] = {name: f"digest {value[:12]}" for name, value in spec["secrets"].items()}
+    return json.dumps(shown, indent=2, sort_keys=True) + "\n"
+
+
+def create_argv(spec: Spec, container: str, secrets_dir: str) -> list[str]:
+    """Return the ``docker`` arguments that create ``container`` from ``spec`` without starting it."""
+    argv = [
+        *("create", "--name", container),
+        *("--label", f"{LABEL_SERVICE}={spec['name']}"),
+        *("--label", f"{LABEL_SPEC}={json.dumps(spec, sort_keys=True)}"),
+        *("--user", spec["user"]),
+        *("--read-only", "--tmpfs", "/tmp:rw,noexec,nosuid,size=64m"),  # noqa: S108 - inside the container
+        *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+        *("--restart", spec["restart_policy"], "--stop-timeout", str(STOP_SECONDS)),
+        *("--log-driver", "json-file"),
+        # verification probes from outside; a probe baked into an image asks a fixed port and would report unhealthy
+        "--no-healthcheck",
+        *("--publish", spec["publish"]),
+    ]
+    for key, value in LOG_OPTIONS.items():
+        argv += ["--log-opt", f"{key}={value}"]
+    if spec["memory"]:
+        # equal limits: no swap, so a model that does not fit fails at once instead of crawling
+        argv += ["--memory", spec["memory"], "--memory-swap", spec["memory"]]
+    for key, value in sorted(spec["env"].items()):
+        argv += ["--env", f"{key}={value}"]
+    for target, source in sorted(spec["mounts"].items()):
+        argv += ["--mount", _bind(source, target)]
+    for name in sorted(spec["secrets"]):
+        argv += ["--mount", _bind(f"{secrets_dir}/{name}", f"{SECRETS_DIR}/{name}")]
+    return [*argv, spec["image_id"] or spec["image"], *spec["argv"]]
+
+
+def _bind(source: str, target: str) -> str:
+    """Return a --mount value; docker parses it as CSV, so a comma in a path must be quoted."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(["type=bind", f"src={source}", f"dst={target}", "readonly"])
+    return line.getvalue()

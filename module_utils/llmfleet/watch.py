@@ -1,0 +1,135 @@
+"""Watching a container become ready: fast polls, death noticed at once, patience only while there is progress."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ansible.module_utils.llmfleet.docker_cli import Docker
+from ansible.module_utils.llmfleet.engines import ENGINES
+from ansible.module_utils.llmfleet.engines.base import Failure, diagnose, phase_of
+from ansible.module_utils.llmfleet.http_client import Endpoint
+from ansible.module_utils.llmfleet.services import Verify
+from ansible.module_utils.llmfleet.spec import Spec
+from ansible.module_utils.llmfleet.verify import FailedError, NotYetError, Report, advance
+
+PROCESS_SECONDS = 2.0
+"""How long a container must stay up before the level `process` is believed when nothing else is checked."""
+
+DOCKER_FAILURES = (
+    Failure(
+        r"port is already allocated|address already in use",
+        "the port is taken by another program on this host",
+        "choose another `port`, or stop what listens there (ss -ltnp)",
+    ),
+    Failure(
+        r"could not select device driver|[Uu]nknown runtime specified",
+        "the engine cannot give GPUs to containers",
+        "install the NVIDIA container toolkit and restart docker",
+    ),
+    Failure(
+        r"bind source path does not exist: (?P<path>\S+)",
+        "{path} does not exist on the host",
+        "check `model`",
+    ),
+    Failure(r"exec format error", "the image was built for another processor", "use an image built for this host"),
+    Failure(
+        r"no space left on device",
+        "the disk that holds docker's data is full",
+        "free space (docker system df shows what takes it)",
+    ),
+    Failure(r"[Nn]o such image", "the image is not on this host", "run the whole site.yml so that it is built or pulled"),
+    Failure(r"Minimum memory limit", "`memory` is smaller than docker allows", "raise `memory`"),
+)
+"""What docker itself says when a container cannot be created or started."""
+
+
+class NotReadyError(Exception):
+    """The container will not become ready; ``diagnosis`` is {cause, evidence, fix}."""
+
+    def __init__(self, diagnosis: dict[str, str], log: str = "", report: Report | None = None) -> None:
+        super().__init__(f"{diagnosis['cause']} ({diagnosis['evidence']}); {diagnosis['fix']}")
+        self.diagnosis = diagnosis
+        self.log = log
+        self.report = report or Report()
+
+
+def log_of(docker: Docker, container: str, lines: int = 400) -> str:
+    """Return the last ``lines`` of a container's output, both streams."""
+    _, out, err = docker.attempt("logs", "--tail", str(lines), container)
+    return out + err
+
+
+def docker_refused(said: str) -> NotReadyError:
+    """Return the error for docker's own refusal ``said`` to create or start a container."""
+    found = diagnose(said, DOCKER_FAILURES)
+    return NotReadyError(
+        found or {"cause": "docker refuses to start the container", "evidence": said.strip()[:300], "fix": "see docker's message"}
+    )
+
+
+def explain_death(state: t.Mapping[str, t.Any], log: str, engine: t.Any, memory: str) -> dict[str, str]:
+    """Return {cause, evidence, fix} for a container that ended; ``state`` is inspect's State."""
+    if state.get("OOMKilled"):
+        return {
+            "cause": f"the engine was killed because it used more than its memory limit ({memory or 'of the host'})",
+            "evidence": f"OOMKilled, exit code {state.get('ExitCode')}",
+            "fix": "raise `memory`, use a smaller quantisation, or lower context_length or parallel",
+        }
+    lines = [line for line in log.splitlines() if line.strip()]
+    return diagnose(log, engine.FAILURES) or {
+        "cause": f"the engine ended with exit code {state.get('ExitCode')}",
+        "evidence": lines[-1].strip()[:300] if lines else (state.get("Error") or "it printed nothing"),
+        "fix": "see log_tail in the result",
+    }
+
+
+def wait_ready(docker: Docker, spec: Spec, endpoint: Endpoint, verify: Verify) -> Report:
+    """Return the Report once the container of ``spec`` has reached ``verify.level``; raise NotReadyError as soon as
+    that is hopeless.
+
+    Hopeless: the container ended or was restarted (with a restart policy a crashed one never stays exited), an
+    answer proves a failure, the log stays silent longer than its phase allows, or verify.timeout has passed.
+    """
+    container, engine = spec["name"], ENGINES[spec["engine"]]
+    begun = progressed = logged = time.monotonic()
+    report, seen_log, not_yet = Report(), "", "it has not been asked yet"
+    first: t.Mapping[str, t.Any] | None = None
+    while True:
+        found = docker.inspect("container", container)
+        now = time.monotonic()
+        if found is None:
+            raise NotReadyError(
+                {"cause": "the container was removed by somebody else", "evidence": container, "fix": "run again"}
+            )
+        first = first or found
+        ended = found["State"]["Status"] != "running"
+        restarted = found["RestartCount"] > first["RestartCount"] or (
+            found["State"]["StartedAt"] != first["State"]["StartedAt"]
+        )
+        if ended or restarted:
+            log = log_of(docker, container)
+            raise NotReadyError(explain_death(found["State"], log, engine, spec["memory"]), log, report)
+        report.levels.setdefault("process", round(now - begun, 3))
+        if verify.level == "process" and now - begun >= PROCESS_SECONDS:
+            return report
+        try:
+            if verify.level != "process":
+                advance(endpoint, engine.HEALTH_PATH, service.served_name, verify, report, begun)
+                return report
+        except NotYetError as error:
+            not_yet = str(error)
+        except FailedError as error:
+            diagnosis = {"cause": str(error), "evidence": f"verification level after {list(report.levels)[-1]}", "fix": "see log_tail"}
+            raise NotReadyError(diagnosis, log_of(docker, container), report) from None
+        if now - logged >= 1.0:
+            log, logged = log_of(docker, container), now
+            if log != seen_log:
+                seen_log, progressed = log, now
+        phase = phase_of(seen_log, engine.PHASES)
+        if now - progressed > phase.stall_seconds or now - begun > verify.timeout:
+            waited = f"{now - begun:.0f} s, silent for {now - progressed:.0f} s in phase `{phase.name}`"
+            diagnosis = {"cause": f"not ready after {waited}", "evidence": not_yet, "fix": "see log_tail; raise verify.timeout if the host is just slow"}
+            raise NotReadyError(diagnosis, seen_log, report)
+        # young containers are polled fast; a model that loads for minutes needs no more than four looks a second
+        time.sleep(0.05 if now - begun < 5 else 0.25)

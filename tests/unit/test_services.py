@@ -1,0 +1,103 @@
+"""What a service may look like, and the one sentence that refuses everything else."""
+
+from __future__ import annotations
+
+import pytest
+from ansible.module_utils.llmfleet.errors import BadInput
+from ansible.module_utils.llmfleet.services import parse, parse_all, without_secrets
+
+GOOD = {"name": "chat", "model": "/models/chat.gguf", "port": 8080}
+
+
+def test_a_few_lines_give_a_good_service():
+    service = parse(GOOD)
+    assert (service.engine, service.state, service.bind, service.served_name) == (
+        "llama_server",
+        "started",
+        "127.0.0.1",
+        "chat",
+    )
+    assert service.verify.level == "token"
+    assert not service.public
+
+
+def test_the_api_key_is_checked_but_not_kept():
+    service = parse({**GOOD, "api_key": "s3cret-key", "bind": "0.0.0.0"})
+    assert service.has_api_key
+    assert service.public
+    assert "s3cret-key" not in repr(service)
+    assert without_secrets([{**GOOD, "api_key": "s3cret-key"}]) == [GOOD]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": None}, ["llm_services[0]", "`name` is missing"]),
+        ({"name": "Chat Bot"}, ["service Chat Bot", "container's name"]),
+        ({"name": "chat.previous"}, ["may not end in .previous"]),
+        ({"name": 7}, ["llm_services[0]", "`name` must be a string, not 7"]),
+        ({"engine": "llama_srever"}, ["unknown engine `llama_srever`", "did you mean `llama_server`?"]),
+        ({"state": "running"}, ["`state` must be one of started, stopped, absent"]),
+        ({"prot": 1}, ["unknown key `prot`", "did you mean `port`?"]),
+        ({"port": 70000}, ["`port` must be between 1 and 65535, not 70000"]),
+        ({"port": -1}, ["`port` must be between 1 and 65535"]),
+        ({"port": None}, ["`port` is missing"]),
+        ({"port": "8080"}, ["`port` must be an integer, not '8080'"]),
+        ({"port": True}, ["`port` must be an integer, not True"]),
+        ({"model": None}, ["`model` is missing"]),
+        ({"model_sha256": "abc"}, ["`model_sha256` must be 64"]),
+        ({"context_length": -5}, ["`context_length` may not be negative: -5"]),
+        ({"context_length": 2.5}, ["`context_length` must be an integer (tokens), not 2.5"]),
+        ({"parallel": 0}, ["`parallel` must be at least 1"]),
+        ({"memory": "lots"}, ["`memory`", "such as 8g"]),
+        ({"bind": "example"}, ["`bind` must be an IP address"]),
+        ({"bind": "0.0.0.0"}, ["`bind: 0.0.0.0`", "set `api_key` too"]),
+        ({"bind": "::"}, ["`bind: ::`", "set `api_key` too"]),
+        ({"api_key": "two words"}, ["`api_key` may not contain white space"]),
+        ({"args": ["--port", "1"]}, ["`args` holds --port: say it with `port`"]),
+        ({"args": ["--ctx-size=9"]}, ["`args` holds --ctx-size: say it with `context_length`"]),
+        ({"args": ["--models-dir", "/m"]}, ["`args` may not hold --models-dir", "router"]),
+        ({"args": [1]}, ["`args` must be a list of strings"]),
+        ({"args": "--verbose"}, ["`args` must be a list of strings, not '--verbose'"]),
+        ({"env": {"A": 1}}, ["`env` must map names to strings"]),
+        ({"env": {"LLAMA_API_KEY": "x"}}, ["`env` holds LLAMA_API_KEY: say it with `api_key`"]),
+        ({"env": {"HF_TOKEN": "x"}}, ["HF_TOKEN, which looks like a secret"]),
+        ({"verify": {"levle": "http"}}, ["service chat: verify: unknown key `levle`", "did you mean `level`?"]),
+        ({"verify": {"level": "gpu"}}, ["`verify.level` must be one of process, http, model, token"]),
+        ({"verify": {"level": "http", "answer": "x"}}, ["can only be verified at `verify.level: token`"]),
+        ({"verify": {"max_tokens": 0}}, ["`verify.max_tokens` must be at least 1"]),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(change, words):
+    with pytest.raises(BadInput) as refusal:
+        parse({**GOOD, **change})
+    sentence = str(refusal.value)
+    assert "\n" not in sentence
+    for word in words:
+        assert word in sentence
+
+
+@pytest.mark.parametrize("raw", [None, "chat", {"name": "chat"}])
+def test_services_must_be_a_list(raw):
+    with pytest.raises(BadInput, match="llm_services must be a list"):
+        parse_all(raw)
+
+
+def test_a_service_must_be_a_mapping():
+    with pytest.raises(BadInput, match=r"llm_services\[1\] must be a mapping|llm_services\[1\]: must be a mapping"):
+        parse_all([GOOD, "chat"])
+
+
+def test_names_and_ports_are_unique_on_a_host():
+    with pytest.raises(BadInput, match="service chat: `name` is used twice"):
+        parse_all([GOOD, {**GOOD, "port": 8081}])
+    with pytest.raises(BadInput, match="service other: `port` 8080 is taken by service chat"):
+        parse_all([GOOD, {**GOOD, "name": "other"}])
+
+
+def test_a_stopped_service_does_not_hold_its_port():
+    assert len(parse_all([GOOD, {**GOOD, "name": "other", "state": "stopped"}])) == 2
+
+
+def test_an_absent_service_needs_no_more_than_its_name():
+    assert parse({"name": "chat", "state": "absent"}).state == "absent"
