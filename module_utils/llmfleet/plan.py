@@ -7,7 +7,7 @@ import typing as t
 from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.services import Service, parse_all
 
-Data = t.Dict[str, t.Any]
+Data = dict[str, t.Any]
 
 ARCHITECTURES = ("x86_64", "aarch64")
 """Machine architectures (``uname -m``) that images are built for."""
@@ -19,15 +19,22 @@ INSTALLABLE_FAMILIES = ("Debian",)
 def plan_engine(facts: Data, source: str) -> Data:
     """Return {action, why} for the docker engine of a host; action keep, start or install. Raises BadInput."""
     engine, host = facts["docker"], facts["host"]
+    if source == "mirror":
+        raise BadInput(
+            f"{host}: docker_engine_source `mirror` (Docker CE from a mirror) is not available in this version; "
+            "use `auto` or `distro`, or install Docker CE yourself and use `existing`"
+        )
     if engine["reachable"]:
         return {"action": "keep", "why": f"docker {engine['server_version']} answers"}
-    if engine.get("dockerd"):
-        return {"action": "start", "why": "docker is installed but does not run"}
     if source == "existing":
         raise BadInput(
             f"{host}: docker_engine_source is `existing`, but no docker engine answers ({engine['error']}); "
             "install one or use `auto`"
         )
+    if engine["problem"] == "not_running":
+        return {"action": "start", "why": "docker is installed but does not run"}
+    if engine["problem"] != "nothing_there":
+        raise BadInput(f"{host}: {engine['error']}")
     if facts["os_family"] not in INSTALLABLE_FAMILIES:
         raise BadInput(
             f"{host}: docker cannot be installed on {facts['distribution']} {facts['distribution_version']} yet "
@@ -62,7 +69,7 @@ def plan_service(service: Service, facts: Data, image: Data, models: Data) -> Da
 
 
 def make_plan(raw_services: t.Any, facts: Data, engine_source: str, image: Data, models: Data) -> Data:
-    """Return the plan of one host: {host, engine, image, services, problems}.
+    """Return the plan of one host: {host, engine, image, models_changed, services, problems}.
 
     ``facts``: {host, os_family, distribution, distribution_version, architecture, docker, gpu};
     ``image`` and ``models``: what llama_cpp_image and model_fetch say in check mode. Nothing is changed here; every
@@ -70,6 +77,7 @@ def make_plan(raw_services: t.Any, facts: Data, engine_source: str, image: Data,
     """
     problems: list[str] = []
     plan: Data = {"host": facts["host"], "engine": {}, "image": image, "services": [], "problems": problems}
+    plan["models_changed"] = any(model["action"] != "keep" for model in models.values())
     if facts["architecture"] not in ARCHITECTURES:
         problems.append(
             f"{facts['host']}: architecture {facts['architecture']} is not supported ({', '.join(ARCHITECTURES)} are)"

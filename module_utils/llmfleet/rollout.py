@@ -135,7 +135,7 @@ class Rollout:
             raise docker_refused(err or out)
 
     def _retire(self) -> None:
-        """Stop .previous; its restart policy goes only then, because updating a running GPU container takes its GPUs."""
+        """Stop .previous, then drop its restart policy: updating a running GPU container takes its GPUs away."""
         previous = self._name + PREVIOUS
         if self._docker.inspect("container", previous):
             self._docker.text("stop", "--time", str(STOP_SECONDS), previous)
@@ -177,5 +177,3 @@ class Rollout:
             for folder in os.listdir(self._directory):
                 if folder != identity(kept):
                     shutil.rmtree(f"{self._directory}/{folder}", ignore_errors=True)
-
-

@@ -6,7 +6,7 @@ import difflib
 import ipaddress
 import re
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.errors import BadInput
@@ -37,7 +37,7 @@ class Verify:
 
 @dataclass(frozen=True)
 class Service:
-    """A served model as the inventory describes it; every field but ``name`` and, to run, ``model`` and ``port`` has a default."""
+    """A served model as the inventory describes it; only ``name`` and, to run, ``model`` and ``port`` must be given."""
 
     name: str
     engine: str = "llama_server"
@@ -53,7 +53,7 @@ class Service:
     memory: str = ""
     image: str = ""
     args: tuple[str, ...] = ()
-    env: t.Mapping[str, str] | None = None
+    env: t.Mapping[str, str] = field(default_factory=dict)
     verify: Verify = Verify()
     has_api_key: bool = False
 
@@ -161,9 +161,7 @@ def _check_values(service: Service, where: str) -> None:
     )
     _check(service.state in STATES, where, f"`state` must be one of {', '.join(STATES)}, not {service.state!r}")
     verify = service.verify
-    _check(
-        verify.level in LEVELS, where, f"`verify.level` must be one of {', '.join(LEVELS)}, not {verify.level!r}"
-    )
+    _check(verify.level in LEVELS, where, f"`verify.level` must be one of {', '.join(LEVELS)}, not {verify.level!r}")
     _check(verify.max_tokens > 0, where, "`verify.max_tokens` must be at least 1")
     _check(verify.timeout > 0, where, "`verify.timeout` must be at least 1 second")
     needs_token = verify.answer or verify.min_tokens_per_second or verify.max_first_token_seconds
@@ -173,10 +171,12 @@ def _check_values(service: Service, where: str) -> None:
         f"a speed or an answer can only be verified at `verify.level: token`, not {verify.level}",
     )
     _check(
-        min(verify.min_tokens_per_second, verify.max_first_token_seconds) >= 0, where, "`verify` bounds may not be negative"
+        min(verify.min_tokens_per_second, verify.max_first_token_seconds) >= 0,
+        where,
+        "`verify` bounds may not be negative",
     )
-    for field in ("context_length", "threads"):
-        _check(getattr(service, field) >= 0, where, f"`{field}` may not be negative: {getattr(service, field)}")
+    for name in ("context_length", "threads"):
+        _check(getattr(service, name) >= 0, where, f"`{name}` may not be negative: {getattr(service, name)}")
     _check(service.parallel >= 1, where, f"`parallel` must be at least 1, not {service.parallel}")
     _check(
         not service.memory or _MEMORY.fullmatch(service.memory) is not None,
@@ -200,7 +200,9 @@ def _check_listening(service: Service, where: str) -> None:
     try:
         ipaddress.ip_address(service.bind)
     except ValueError:
-        raise BadInput(f"{where}: `bind` must be an IP address such as 127.0.0.1 or 0.0.0.0, not {service.bind!r}") from None
+        raise BadInput(
+            f"{where}: `bind` must be an IP address such as 127.0.0.1 or 0.0.0.0, not {service.bind!r}"
+        ) from None
     _check(
         service.has_api_key or not service.public,
         where,
@@ -213,8 +215,10 @@ def _check_arguments(service: Service, where: str) -> None:
     for arg in service.args:
         flag = arg.split("=", 1)[0]
         _check(flag not in engine.REFUSED_FLAGS, where, f"`args` may not hold {flag}: {engine.REFUSED_FLAGS.get(flag)}")
-        _check(flag not in engine.OWNED_FLAGS, where, f"`args` holds {flag}: say it with `{engine.OWNED_FLAGS.get(flag)}`")
-    for key in service.env or {}:
+        _check(
+            flag not in engine.OWNED_FLAGS, where, f"`args` holds {flag}: say it with `{engine.OWNED_FLAGS.get(flag)}`"
+        )
+    for key in service.env:
         _check(key not in engine.OWNED_ENV, where, f"`env` holds {key}: say it with `{engine.OWNED_ENV.get(key)}`")
         _check(
             _SECRET_ENV.search(key) is None,

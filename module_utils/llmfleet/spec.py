@@ -16,7 +16,7 @@ from ansible.module_utils.llmfleet.constants import LABEL_SERVICE, LABEL_SPEC, R
 from ansible.module_utils.llmfleet.engines.base import SECRETS_DIR, Launch
 from ansible.module_utils.llmfleet.services import Service
 
-Spec = t.Dict[str, t.Any]
+Spec = dict[str, t.Any]
 
 LOG_OPTIONS = {"max-size": "50m", "max-file": "3"}
 STOP_SECONDS = 30
@@ -67,10 +67,13 @@ def stored(container: t.Mapping[str, t.Any] | None) -> Spec | None:
 
 def changes(before: Spec | None, after: Spec | None) -> list[str]:
     """Return one sentence per key that differs, `key: before -> after`; lists and mappings item by item."""
-    said = []
-    for key in sorted({*(before or {}), *(after or {})} - {"salt"}):
-        old, new = (before or {}).get(key), (after or {}).get(key)
-        if old == new or before is None or after is None:
+    if before is None or after is None:
+        return []
+    said: list[str] = []
+    for key in sorted({*before, *after} - {"salt"}):
+        old: t.Any = before.get(key)
+        new: t.Any = after.get(key)
+        if old == new:
             continue
         if key == "secrets":
             said += [f"{name}: changed" for name in sorted({*old, *new}) if old.get(name) != new.get(name)]

@@ -114,11 +114,13 @@ def check_token(endpoint: Endpoint, served_name: str, verify: Verify, report: Re
 
 
 def check_bounds(verify: Verify, report: Report) -> list[str]:
-    """Return the further levels (speed, answer) that were asked for and hold; raises FailedError for one that does not."""
+    """Return the further levels (speed, answer) that were asked for and hold; raises FailedError otherwise."""
     reached = []
     if verify.min_tokens_per_second or verify.max_first_token_seconds:
         if verify.min_tokens_per_second and (report.tokens_per_second or 0) < verify.min_tokens_per_second:
-            raise FailedError(f"{report.tokens_per_second} tokens/s is below the floor of {verify.min_tokens_per_second}")
+            raise FailedError(
+                f"{report.tokens_per_second} tokens/s is below the floor of {verify.min_tokens_per_second}"
+            )
         limit = verify.max_first_token_seconds
         if limit and (report.first_token_seconds or 0) > limit:
             raise FailedError(f"the first token took {report.first_token_seconds} s, more than {limit} s")
@@ -133,7 +135,7 @@ def check_bounds(verify: Verify, report: Report) -> list[str]:
 def advance(
     endpoint: Endpoint, health_path: str, served_name: str, verify: Verify, report: Report, begun: float
 ) -> None:
-    """Climb from the highest level in ``report`` to ``verify.level``, noting each; raises NotYetError or FailedError."""
+    """Climb from the highest level in ``report`` to ``verify.level``; raises NotYetError or FailedError."""
     steps: dict[str, t.Callable[[], None]] = {
         "http": lambda: check_http(endpoint, health_path),
         "model": lambda: check_model(endpoint, served_name),

@@ -38,7 +38,9 @@ DOCKER_FAILURES = (
         "the disk that holds docker's data is full",
         "free space (docker system df shows what takes it)",
     ),
-    Failure(r"[Nn]o such image", "the image is not on this host", "run the whole site.yml so that it is built or pulled"),
+    Failure(
+        r"[Nn]o such image", "the image is not on this host", "run the whole site.yml so that it is built or pulled"
+    ),
     Failure(r"Minimum memory limit", "`memory` is smaller than docker allows", "raise `memory`"),
 )
 """What docker itself says when a container cannot be created or started."""
@@ -64,7 +66,12 @@ def docker_refused(said: str) -> NotReadyError:
     """Return the error for docker's own refusal ``said`` to create or start a container."""
     found = diagnose(said, DOCKER_FAILURES)
     return NotReadyError(
-        found or {"cause": "docker refuses to start the container", "evidence": said.strip()[:300], "fix": "see docker's message"}
+        found
+        or {
+            "cause": "docker refuses to start the container",
+            "evidence": said.strip()[:300],
+            "fix": "see docker's message",
+        }
     )
 
 
@@ -115,12 +122,16 @@ def wait_ready(docker: Docker, spec: Spec, endpoint: Endpoint, verify: Verify) -
             return report
         try:
             if verify.level != "process":
-                advance(endpoint, engine.HEALTH_PATH, service.served_name, verify, report, begun)
+                advance(endpoint, engine.HEALTH_PATH, spec["served_name"], verify, report, begun)
                 return report
         except NotYetError as error:
             not_yet = str(error)
         except FailedError as error:
-            diagnosis = {"cause": str(error), "evidence": f"verification level after {list(report.levels)[-1]}", "fix": "see log_tail"}
+            diagnosis = {
+                "cause": str(error),
+                "evidence": f"verification level after {list(report.levels)[-1]}",
+                "fix": "see log_tail",
+            }
             raise NotReadyError(diagnosis, log_of(docker, container), report) from None
         if now - logged >= 1.0:
             log, logged = log_of(docker, container), now
@@ -129,7 +140,11 @@ def wait_ready(docker: Docker, spec: Spec, endpoint: Endpoint, verify: Verify) -
         phase = phase_of(seen_log, engine.PHASES)
         if now - progressed > phase.stall_seconds or now - begun > verify.timeout:
             waited = f"{now - begun:.0f} s, silent for {now - progressed:.0f} s in phase `{phase.name}`"
-            diagnosis = {"cause": f"not ready after {waited}", "evidence": not_yet, "fix": "see log_tail; raise verify.timeout if the host is just slow"}
+            diagnosis = {
+                "cause": f"not ready after {waited}",
+                "evidence": not_yet,
+                "fix": "see log_tail; raise verify.timeout if the host is just slow",
+            }
             raise NotReadyError(diagnosis, seen_log, report)
         # young containers are polled fast; a model that loads for minutes needs no more than four looks a second
         time.sleep(0.05 if now - begun < 5 else 0.25)

@@ -12,10 +12,10 @@ FACTS = {
     "distribution": "Debian",
     "distribution_version": "12",
     "architecture": "x86_64",
-    "docker": {"reachable": True, "server_version": "20.10.24", "dockerd": "/usr/sbin/dockerd", "error": ""},
+    "docker": {"reachable": True, "problem": "", "server_version": "20.10.24", "error": ""},
     "gpu": {"verdict": "none", "reason": "no NVIDIA GPU on the PCI bus"},
 }
-DOWN = {"reachable": False, "dockerd": "", "error": "no docker client", "server_version": None}
+DOWN = {"reachable": False, "problem": "nothing_there", "error": "no docker client", "server_version": None}
 IMAGE = {"action": "build", "image": "llmfleet/llama.cpp:cpu-0", "why": "no registry answers"}
 MODELS = {"tiny": {"action": "generate", "path": "/m/tiny.gguf", "gguf": {"context_length": 4096}}}
 SERVICE = {"name": "chat", "model": "tiny", "port": 8080}
@@ -40,7 +40,7 @@ def test_a_good_host_has_no_problems_and_every_row_says_why():
     [
         (DOWN, "auto", "install"),
         (DOWN, "distro", "install"),
-        ({**DOWN, "dockerd": "/usr/sbin/dockerd"}, "auto", "start"),
+        ({**DOWN, "problem": "not_running"}, "auto", "start"),
     ],
 )
 def test_an_engine_is_installed_or_started_only_when_none_answers(docker, source, action):
@@ -50,6 +50,8 @@ def test_an_engine_is_installed_or_started_only_when_none_answers(docker, source
 @pytest.mark.parametrize(
     ("facts", "source", "services", "words"),
     [
+        ({}, "mirror", [SERVICE], "`mirror` (Docker CE from a mirror) is not available"),
+        ({"docker": {**DOWN, "problem": "no_permission", "error": "not allowed"}}, "auto", [SERVICE], "not allowed"),
         ({"docker": DOWN}, "existing", [SERVICE], "docker_engine_source is `existing`"),
         (
             {"docker": DOWN, "os_family": "Suse", "distribution": "openSUSE", "distribution_version": "15"},

@@ -1,7 +1,7 @@
 """llama-server of llama.cpp: its command line, its start and its failures.
 
-Flags, endpoints and log lines were read from the sources of commit 0c1e57098 (2026-10-01) and each failure row
-was provoked with a real server (see tests/integration/test_failures.py).
+Flags, endpoints and log lines were read from the sources of commit 0c1e57098 (2026-10-01). The failure rows that need
+no GPU are provoked with a real server in tests/integration/test_failures.py; those about GPUs are recorded lines.
 """
 
 from __future__ import annotations
@@ -104,12 +104,14 @@ FAILURES = (
         "correct or remove it in `args` (flags differ between builds: see llama-server --help of this image)",
     ),
     Failure(
+        r"the argument has been removed", "an argument was removed from llama-server", "see the line for its successor"
+    ),
+    Failure(r"invalid device: (?P<device>\S+)", "the image has no device {device}", "correct `--device` in `args`"),
+    Failure(
         r"error while handling argument \"(?P<flag>[^\"]+)\": (?P<why>.*)",
         "llama-server refuses the value of {flag} ({why})",
         "correct it in `args`",
     ),
-    Failure(r"the argument has been removed", "an argument was removed from llama-server", "see the line for its successor"),
-    Failure(r"invalid device: (?P<device>\S+)", "the image has no device {device}", "correct `--device` in `args`"),
     Failure(
         r"couldn't bind HTTP server socket, hostname: (?P<host>\S+), port: (?P<port>\d+)",
         "port {port} is taken inside the container's network",

@@ -1,0 +1,68 @@
+"""Taking away what the llama_cpp_image module has made and kept on a host."""
+
+from __future__ import annotations
+
+import shutil
+import typing as t
+from contextlib import suppress
+from pathlib import Path
+
+from ansible.module_utils.llmfleet.base_image import LABEL_BASE
+from ansible.module_utils.llmfleet.constants import LABEL_BUILD_KEY
+from ansible.module_utils.llmfleet.docker_cli import Docker
+from ansible.module_utils.llmfleet.host_edge import images_present, read_text
+from ansible.module_utils.llmfleet.image_job import PULLED_RECORD, SOURCES_FOLDER
+from ansible.module_utils.llmfleet.llama_image import LABEL_STAGE
+
+OUR_PREFIX = "llmfleet/"
+LABELS = (LABEL_BUILD_KEY, LABEL_BASE, LABEL_STAGE)
+
+
+def remove(docker: Docker, work: Path, check_mode: bool) -> dict[str, t.Any]:
+    """Remove our images, sources and logs; an image that a container uses is left and named."""
+    images = _our_images(docker, work) if docker.executable else {}
+    in_use: dict[str, list[str]] = {}
+    removed: list[str] = []
+    for identity, names in images.items():
+        users = docker.text("ps", "--all", "--filter", f"ancestor={identity}", "--format", "{{.Names}}").split()
+        if users:
+            in_use[names[0]] = users
+            continue
+        if not check_mode:
+            # by name: an image someone has tagged under another name of his own keeps that one
+            docker.text("rmi", *names)
+        removed += names
+    files = [path for path in _our_files(work) if path.exists()]
+    for path in files:
+        if not check_mode:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        removed.append(str(path))
+    if not check_mode:
+        for folder in (work / "sources", work / "logs", work):
+            with suppress(OSError):  # not empty: others keep their files there
+                folder.rmdir()
+    return {"changed": bool(removed), "action": "remove", "removed": removed, "in_use": in_use}
+
+
+def _our_images(docker: Docker, work: Path) -> dict[str, list[str]]:
+    """Return image id -> names (the id itself for an image without a name)."""
+    found: dict[str, list[str]] = {}
+    line = "{{.ID}} {{.Repository}}:{{.Tag}}"
+    for label in LABELS:
+        listed = docker.text("images", "--no-trunc", "--filter", f"label={label}", "--format", line)
+        for row in listed.splitlines():
+            identity, name = row.split(" ", 1)
+            names = found.setdefault(identity, [])
+            name = identity if "<none>" in name else name
+            # an image built on top of ours inherits its labels, and is not ours
+            if name not in names and name.startswith((OUR_PREFIX, "sha256:")):
+                names.append(name)
+    pulled = sorted(set(read_text(str(work / PULLED_RECORD)).split()))
+    for name, image in images_present(docker, pulled).items():
+        found.setdefault(image["Id"], []).append(name)
+    return {identity: names for identity, names in found.items() if names}
+
+
+def _our_files(work: Path) -> list[Path]:
+    logs = sorted((work / "logs").glob("llama_cpp-*.log"))
+    return [work / SOURCES_FOLDER, work / PULLED_RECORD, work / ".llama_cpp_image.lock", *logs]

@@ -1,0 +1,166 @@
+"""The files of models on one host: what is there, what is missing, and how it gets there."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import typing as t
+import urllib.request
+from dataclasses import dataclass
+
+from ansible.module_utils.llmfleet import gguf, model_file, tiny_gguf
+from ansible.module_utils.llmfleet.download import Download
+from ansible.module_utils.llmfleet.errors import BadInput
+from ansible.module_utils.llmfleet.model_ref import ModelRef
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done about a model, or would be done in a dry run."""
+
+    changed: bool
+    action: str
+    why: str
+    found: model_file.ModelFile | None = None
+    """The model, unless it is not there."""
+    before: str = ""
+    after: str = ""
+
+
+class Store:
+    """The place of one model on the host; a ``dry_run`` changes nothing and downloads nothing."""
+
+    def __init__(
+        self,
+        ref: ModelRef,
+        folder: str,
+        timeout: float,
+        dry_run: bool = False,
+        open_url: t.Callable[..., t.Any] | None = None,
+    ) -> None:
+        self._ref = ref
+        self._folder = folder
+        self._timeout = timeout
+        self._dry_run = dry_run
+        self._open_url = open_url or urllib.request.build_opener().open
+        self.path = ref.location(folder)
+        self._note = os.path.join(folder, ref.file_name + ".verified")
+        self._partial = os.path.join(folder, f".{ref.file_name}.partial")
+
+    def present(self) -> Outcome:
+        """Bring the model to its place."""
+        if self._ref.kind == "path":
+            found = model_file.read(self.path)
+            return Outcome(False, "keep", self._verify_own_file(), found)
+        action, why = self._plan()
+        if action == "keep":
+            wrong_mode = self._correct_mode()
+            return Outcome(wrong_mode, action, why, model_file.read(self.path, any_mode=True))
+        before, after = f"{self.path}: {why}\n", f"{self.path}: sha256 {self._ref.sha256}\n"
+        return Outcome(True, action, why, self._bring(action), before, after)
+
+    def absent(self) -> Outcome:
+        """Remove what ``present`` put into the store; a user's own file stays."""
+        own = self._ref.kind == "path"
+        there = [path for path in (self.path, self._note, self._partial) if os.path.lexists(path)]
+        if own:
+            there = [path for path in there if path != self.path]
+        if there and not self._dry_run:
+            for path in there:
+                os.unlink(path)
+            if not os.listdir(self._folder):
+                os.rmdir(self._folder)
+        before = "".join(f"{path}\n" for path in there)
+        if own:
+            return Outcome(bool(there), "keep", "a file given by its path is never removed", before=before)
+        if there:
+            return Outcome(True, "remove", "it is no longer wanted", before=before)
+        return Outcome(False, "keep", "it is not there")
+
+    def _plan(self) -> tuple[str, str]:
+        """Return what to do about a model that the store keeps, and why."""
+        action = "generate" if self._ref.kind == "tiny" else "download"
+        if os.path.isdir(self.path):
+            raise BadInput(f"{self.path} is a directory where the model's file belongs; move it away")
+        if os.path.isfile(self.path):
+            if model_file.is_noted(self.path, self._ref.sha256, self._note):
+                return "keep", "it was verified before"
+            digest = model_file.digest_of(self.path)
+            if digest == self._ref.sha256:
+                self._take_note()
+                return "keep", "its sha256 is the expected one"
+            return action, f"the file there has the sha256 {digest}"
+        if os.path.isfile(self._partial):
+            return action, f"{os.path.getsize(self._partial)} bytes are there from an interrupted run"
+        return action, "it is not there"
+
+    def _verify_own_file(self) -> str:
+        if not self._ref.sha256:
+            return "it is on the host"
+        if model_file.is_noted(self.path, self._ref.sha256, self._note):
+            return "it was verified before"
+        digest = model_file.digest_of(self.path)
+        if digest != self._ref.sha256:
+            raise BadInput(
+                f"the file has the sha256 {digest} instead of the expected {self._ref.sha256}; correct either"
+            )
+        self._take_note()
+        return "its sha256 is the expected one"
+
+    def _take_note(self) -> None:
+        if not self._dry_run:
+            self._make_folder()
+            model_file.write_note(self.path, self._ref.sha256, self._note)
+
+    def _correct_mode(self) -> bool:
+        """Let engines, which are not root, read the file; return whether that was a change."""
+        if stat.S_IMODE(os.stat(self.path).st_mode) == 0o644:
+            return False
+        if not self._dry_run:
+            os.chmod(self.path, 0o644)
+        return True
+
+    def _make_folder(self) -> None:
+        if not os.path.isdir(self._folder):
+            os.makedirs(self._folder)
+            os.chmod(self._folder, 0o755)  # noqa: S103 -- engines, which are not root, read the models
+
+    def _bring(self, action: str) -> model_file.ModelFile | None:
+        if self._dry_run:
+            # later tasks of a dry run can plan with what would be generated, not with what would be downloaded
+            return self._preview() if action == "generate" else None
+        self._make_folder()
+        if action == "generate":
+            self._generate()
+        else:
+            Download(
+                self._ref.model, self._ref.sha256, self._partial, self._timeout, gguf.check_start, self._open_url
+            ).run(self._put)
+        return model_file.read(self.path)
+
+    def _preview(self) -> model_file.ModelFile:
+        content = io.BytesIO()
+        tiny_gguf.write(content)
+        return model_file.describe(content, content.tell(), self.path)
+
+    def _generate(self) -> None:
+        with open(self._partial, "wb") as stream:
+            tiny_gguf.write(stream)
+        os.chmod(self._partial, 0o644)
+        self._put(self._partial)
+
+    def _put(self, partial: str) -> None:
+        """Move the complete file to its place, once it has proved to be a model."""
+        try:
+            with open(partial, "rb") as stream:
+                header = gguf.read_header(stream, os.path.getsize(partial))
+            if header.split_count > 1:
+                raise BadInput(
+                    "the file is one part of a split model, which has to be on the host and be given by its path"
+                )
+        except BadInput:
+            os.unlink(partial)
+            raise
+        os.replace(partial, self.path)
+        self._take_note()

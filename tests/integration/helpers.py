@@ -1,0 +1,44 @@
+"""Running modules and docker for real."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+RUNNER = Path(__file__).resolve().parent.parent / "run_module.py"
+
+
+def start_module(name: str, arguments: dict[str, t.Any], *, check: bool = False) -> subprocess.Popen[str]:
+    """Start a module in a process group of its own."""
+    argv = [sys.executable, str(RUNNER), name, json.dumps(arguments), *(["--check"] if check else [])]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def run_module(name: str, arguments: dict[str, t.Any], *, check: bool = False) -> dict[str, t.Any]:
+    """Run a module and return its result."""
+    out, err = start_module(name, arguments, check=check).communicate()
+    assert out, err
+    return t.cast("dict[str, t.Any]", json.loads(out.splitlines()[-1]))
+
+
+def docker(*args: str) -> str:
+    """Return both streams of ``docker args``, which must succeed."""
+    done = subprocess.run(["docker", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def running(name: str) -> bool:
+    """Whether a container of this name runs."""
+    return bool(docker("ps", "-q", "--filter", f"name=^{name}$"))
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback address that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,210 @@
+"""What clients say of an engine, and what is made of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ansible.module_utils.llmfleet.engine_info import (
+    choose_builder,
+    choose_cli,
+    client_version,
+    read_client,
+    release,
+    summarise,
+)
+
+SOCKET = "unix:///var/run/docker.sock"
+INFO = {
+    "ContainersRunning": 3,
+    "Driver": "overlay2",
+    "MemoryLimit": True,
+    "CgroupVersion": "2",
+    "Architecture": "x86_64",
+    "RegistryConfig": {"Mirrors": ["https://mirror.example/"]},
+    "DockerRootDir": "/var/lib/docker",
+    "Name": "host1",
+    "ServerVersion": "28.2.2",
+}
+BUILDX_PLUGIN = {"SchemaVersion": "0.1.0", "Vendor": "Docker Inc.", "Version": "v0.24.0", "Name": "buildx"}
+
+
+def client(path="/usr/bin/docker", version="28.2.2", plugins=(), up=True, error=f"Cannot connect to {SOCKET}", rc=0):
+    about = {"Plugins": list(plugins), **({"Version": version} if version else {})}
+    said = {**INFO, "ClientInfo": about} if up else {"ServerErrors": [error], "ClientInfo": about}
+    return read_client(path, rc, json.dumps(said), "")
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("Docker version 20.10.24+dfsg1, build 297e128", "20.10.24+dfsg1"),
+        ("Docker version 28.2.2, build e6534b4\n", "28.2.2"),
+        ("podman version 5.4.2", "5.4.2"),
+        ("command not found", ""),
+    ],
+)
+def test_client_version(text, version):
+    assert client_version(text) == version
+
+
+@pytest.mark.parametrize(("text", "parts"), [("20.10.24+dfsg1", (20, 10)), ("18.09.1", (18, 9)), ("", None)])
+def test_release(text, parts):
+    assert release(text) == parts
+
+
+@pytest.mark.parametrize(
+    ("version", "plugins", "kind"),
+    [
+        ("28.2.2", (), "none"),
+        ("28.2.2", (BUILDX_PLUGIN,), "buildx"),
+        ("28.2.2", ({**BUILDX_PLUGIN, "Err": "failed to fetch metadata: exit status 1"},), "none"),
+        ("28.2.2", ({**BUILDX_PLUGIN, "Name": "compose"},), "none"),
+        ("23.0.0", (), "none"),
+        ("22.06.0-beta", (), "embedded"),
+        ("20.10.24+dfsg1", (), "embedded"),
+        ("20.10.24+dfsg1", (BUILDX_PLUGIN,), "buildx"),
+        ("18.09.9", (), "embedded"),
+        ("18.06.3-ce", (), "none"),
+        ("", (), "none"),
+    ],
+)
+def test_which_buildkit_a_client_offers(version, plugins, kind):
+    assert client(version=version, plugins=plugins).buildkit == kind
+
+
+OLD = client("/usr/bin/docker", "20.10.24+dfsg1")
+NEW = client("/usr/local/bin/docker", "28.2.2")
+WITH_BUILDX = client("/opt/bin/docker", "28.2.2", (BUILDX_PLUGIN,))
+DEAF = client("/opt/bin/docker", "29.0.0", (BUILDX_PLUGIN,), up=False, error="client version 1.52 is too new.")
+
+
+@pytest.mark.parametrize(
+    ("clients", "cli", "build_cli", "kind"),
+    [
+        ([NEW, OLD], NEW, OLD.path, "embedded"),
+        ([OLD, WITH_BUILDX], OLD, WITH_BUILDX.path, "buildx"),
+        ([NEW], NEW, NEW.path, "none"),
+        ([DEAF, OLD], OLD, OLD.path, "embedded"),
+        ([], None, "", "none"),
+    ],
+)
+def test_the_clients_chosen(clients, cli, build_cli, kind):
+    assert choose_cli(clients) is cli
+    assert choose_builder(clients, cli) == (build_cli, kind)
+
+
+def test_an_engine_that_answers():
+    engine = summarise([NEW, OLD], "/usr/sbin/dockerd", "1.50").as_result()
+    assert engine == {
+        "reachable": True,
+        "problem": "",
+        "error": "",
+        "cli": "/usr/local/bin/docker",
+        "build_cli": "/usr/bin/docker",
+        "buildkit": "embedded",
+        "dockerd": "/usr/sbin/dockerd",
+        "name": "host1",
+        "server_version": "28.2.2",
+        "api_version": "1.50",
+        "root_dir": "/var/lib/docker",
+        "storage_driver": "overlay2",
+        "architecture": "x86_64",
+        "memory_limit": True,
+        "cgroup_version": "2",
+        "containers_running": 3,
+        "registry_mirrors": ["https://mirror.example/"],
+    }
+
+
+def test_fields_an_old_engine_does_not_have():
+    said = {"ServerVersion": "19.03.15", "RegistryConfig": None, "ClientInfo": {"Plugins": None}}
+    engine = summarise([read_client("/usr/bin/docker", 0, json.dumps(said), "")], "")
+    assert (engine.cgroup_version, engine.registry_mirrors, engine.containers_running) == ("1", (), None)
+
+
+DOWN = f"Cannot connect to the Docker daemon at {SOCKET}. Is the docker daemon running?"
+DENIED_20 = (
+    f'Got permission denied while trying to connect to the Docker daemon socket at {SOCKET}: Get "http://%2Fvar%2Frun'
+    '%2Fdocker.sock/v1.24/info": dial unix /var/run/docker.sock: connect: permission denied'
+)
+DOWN_29 = (
+    f"failed to connect to the docker API at {SOCKET}; check if the path is correct and if the daemon is running: "
+    "dial unix /var/run/docker.sock: connect: no such file or directory"
+)
+REMOTE = "Cannot connect to the Docker daemon at tcp://10.0.0.5:2375. Is the docker daemon running?"
+INSTALLED = "the docker engine (/usr/sbin/dockerd) is installed but not running; start its service"
+
+
+@pytest.mark.parametrize(
+    ("said", "dockerd", "problem", "error"),
+    [
+        (DOWN, "/usr/sbin/dockerd", "not_running", INSTALLED),
+        (DOWN_29, "/usr/sbin/dockerd", "not_running", INSTALLED),
+        (
+            DOWN,
+            "",
+            "nothing_there",
+            "there is a docker client (/usr/bin/docker) but no engine on this host; install docker.io",
+        ),
+        (
+            DENIED_20,
+            "/usr/sbin/dockerd",
+            "no_permission",
+            f"permission denied on the docker engine's socket {SOCKET}; "
+            "become root, or add the user to the group docker",
+        ),
+        (
+            REMOTE,
+            "/usr/sbin/dockerd",
+            "elsewhere",
+            "no docker engine answers at tcp://10.0.0.5:2375, where DOCKER_HOST or the docker context points; "
+            "start that engine, or unset it to use the one of this host",
+        ),
+        (
+            'context "lab" does not exist',
+            "/usr/sbin/dockerd",
+            "other",
+            '/usr/bin/docker cannot use the docker engine: context "lab" does not exist',
+        ),
+    ],
+)
+@pytest.mark.parametrize("style", ["json", "stderr"])
+def test_an_engine_that_does_not_answer(said, dockerd, problem, error, style):
+    """Clients up to 27 put the error into the JSON with status 0, later ones on stderr with status 1."""
+    if style == "json":
+        silent = read_client("/usr/bin/docker", 0, json.dumps({"ServerErrors": [said], "ClientInfo": {}}), "")
+    else:
+        silent = read_client("/usr/bin/docker", 1, json.dumps({"ServerVersion": "", "ClientInfo": {}}), f"{said}\n")
+    engine = summarise([silent], dockerd)
+    assert (engine.reachable, engine.problem, engine.error) == (False, problem, error)
+    assert engine.cli == "/usr/bin/docker"
+
+
+def test_a_hanging_engine():
+    engine = summarise([read_client("/usr/bin/docker", None, "", "")], "/usr/sbin/dockerd")
+    assert engine.problem == "no_answer"
+    assert engine.error == "/usr/bin/docker got no answer from the docker engine in time; restart the engine"
+
+
+@pytest.mark.parametrize(
+    ("dockerd", "problem", "fix"),
+    [("", "nothing_there", "install docker.io"), ("/usr/sbin/dockerd", "no_client", "install docker-cli")],
+)
+def test_no_client(dockerd, problem, fix):
+    engine = summarise([], dockerd)
+    assert engine.problem == problem
+    assert engine.error.endswith(fix)
+
+
+def test_podman_under_dockers_name():
+    said = json.dumps({"host": {"arch": "amd64"}, "store": {}, "version": {"Version": "5.4.2"}})
+    engine = summarise([read_client("/usr/bin/docker", 0, said, "")], "")
+    assert (engine.reachable, engine.problem) == (False, "not_docker")
+    assert "podman-docker" in engine.error
+
+
+@pytest.mark.parametrize("out", ["", "not json", "[]"])
+def test_words_that_are_no_json(out):
+    broken = read_client("/usr/bin/docker", 127, out, "exec format error")
+    assert (broken.reachable, broken.error) == (False, "exec format error")

@@ -1,0 +1,319 @@
+"""The llama_cpp_image module against a fake docker that keeps its images in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+import llama_cpp_image
+import pytest
+from ansible.module_utils.llmfleet import image_job
+from ansible.module_utils.testing import patch_module_args
+
+# images are files named after their reference (with / as !) that hold their labels
+DOCKER = r"""
+import json, os, pathlib, sys
+here = pathlib.Path(__file__).parent
+images = here / "images"
+args = sys.argv[1:]
+with open(here / "calls", "a") as calls:
+    calls.write(json.dumps(args) + "\n")
+place = lambda name: images / name.replace("/", "!")
+def option(name):
+    return [args[i + 1] for i, word in enumerate(args) if word == name]
+def inspect(names):
+    found = [dict(Id="sha256:" + n, Size=5, RepoTags=[n], RepoDigests=[]) for n in names if place(n).exists()]
+    print(json.dumps(found))
+    for name in names:
+        if not place(name).exists():
+            print(f"Error: No such image: {name}", file=sys.stderr)
+    sys.exit(len(found) != len(names))
+if (here / "down").exists():
+    print("Cannot connect to the Docker daemon. Is the docker daemon running?", file=sys.stderr)
+    print("[]" if args[0] == "image" else "")
+    sys.exit(1)
+if args[:2] == ["image", "inspect"]:
+    inspect(args[2:])
+elif args[0] == "info":
+    info = dict(ServerVersion="20.10.24", DockerRootDir="/nowhere", Name="elsewhere", NCPU=2, MemTotal=8 << 30,
+                Architecture="x86_64", ClientInfo=dict(Plugins=[]))
+    print(json.dumps(info))
+elif args[0] == "--version":
+    print("Docker version 20.10.24, build 1")
+elif args[0] == "build":
+    context = pathlib.Path(args[-1])
+    print("#1 building", os.environ["DOCKER_BUILDKIT"], sorted(p.name for p in context.iterdir()))
+    (here / "Dockerfile").write_text((context / "Dockerfile").read_text())
+    if "broken" in (context / "source" / "CMakeLists.txt").read_text():
+        print("#8 1.0 /src/a.cpp:1:1: error: expected unqualified-id")
+        print("ERROR: failed to solve: exit code: 1")
+        sys.exit(1)
+    place(option("--tag")[0]).write_text("\n".join(option("--label")))
+elif args[0] == "tag":
+    place(args[2]).write_text(place(args[1]).read_text())
+elif args[0] == "rmi":
+    for name in args[1:]:
+        place(name).unlink()
+elif args[0] == "pull":
+    if (here / "pull_fails").exists():
+        print("error pulling image: unexpected EOF")
+        sys.exit(1)
+    place(args[1]).write_text("")
+elif args[0] == "run":
+    sys.exit(132 if (here / "illegal").exists() else 0)
+elif args[0] == "images":
+    wanted = option("--filter")[0].partition("=")[2]
+    for path in sorted(images.iterdir()):
+        if any(line.startswith(wanted + "=") for line in path.read_text().splitlines()):
+            name = path.name.replace("!", "/")
+            print("sha256:" + name, name)
+elif args[0] == "ps":
+    used = (here / "used").read_text() if (here / "used").exists() else "-"
+    print("chat" if used in option("--filter")[0] else "")
+else:
+    sys.exit(64)
+"""
+REGISTRY = "registry.invalid"
+
+
+class Host:
+    """A host with the fake docker, and the module's arguments for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.docker = folder / "docker"
+        (folder / "images").mkdir(parents=True)
+        self.docker.write_text(f"#!{sys.executable} -SE\n{DOCKER}")
+        self.docker.chmod(0o755)
+        self.add("llmfleet/base:debian-bookworm", "io.llmfleet.base=debian:bookworm")
+
+    def add(self, name: str, label: str = "") -> None:
+        (self.folder / "images" / name.replace("/", "!")).write_text(label)
+
+    def set(self, name: str, text: str = "") -> None:
+        (self.folder / name).write_text(text)
+
+    def names(self) -> list[str]:
+        return sorted(path.name.replace("!", "/") for path in (self.folder / "images").iterdir())
+
+    def calls(self, verb: str) -> list[list[str]]:
+        return [call for call in map(json.loads, (self.folder / "calls").read_text().splitlines()) if call[0] == verb]
+
+    def archive(self, text: str = "project(x)") -> dict:
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            member = tarfile.TarInfo("x/CMakeLists.txt")
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+        path = self.folder / "tree.tar.gz"
+        path.write_bytes(out.getvalue())
+        return {"archive": str(path), "sha256": hashlib.sha256(out.getvalue()).hexdigest()}
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_job, "CLIENT_DIRS", ())
+    monkeypatch.setattr(image_job.BuildHost, "registry_problem", lambda _self, _registry: "no answer within 5 s")
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    return Host(tmp_path / "host")
+
+
+@pytest.fixture
+def run(capsys, host):
+    def run(check_mode: bool = False, **args: object) -> dict:
+        given = {
+            "docker_cli": str(host.docker),
+            "work_dir": str(host.folder / "work"),
+            "base": "debian:bookworm",
+            "registries": [REGISTRY],
+            "_ansible_check_mode": check_mode,
+            **args,
+        }
+        given.setdefault("sources", [host.archive()])
+        with patch_module_args(given), pytest.raises(SystemExit):
+            llama_cpp_image.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_a_new_image_is_built_tried_and_named(run, host):
+    result = run()
+    assert (result["changed"], result["action"]) == (True, "build")
+    assert result["image"] == f"llmfleet/llama.cpp:cpu-{result['build_key']}"
+    assert host.names() == ["llmfleet/base:debian-bookworm", result["image"]]
+    labels = (host.folder / "images" / result["image"].replace("/", "!")).read_text().splitlines()
+    assert f"io.llmfleet.build-key={result['build_key']}" in labels
+    assert "building 1 ['Dockerfile', 'site', 'source']" in Path(result["log"]).read_text()
+    assert result["base"] == {"kind": "present", "image": "llmfleet/base:debian-bookworm"}
+    assert [row["result"] for row in result["tried"]] == ["no answer within 5 s", "used"]
+    assert not list((host.folder / "work").glob(".build-*"))
+
+
+def test_the_same_again_is_one_inspect(run, host):
+    first = run()
+    (host.folder / "calls").unlink()
+    second = run()
+    assert (second["changed"], second["action"], second["image"]) == (False, "keep", first["image"])
+    assert [call[0] for call in map(json.loads, (host.folder / "calls").read_text().splitlines())] == ["image"]
+    assert run(check_mode=True)["changed"] is False
+
+
+def test_check_mode_says_what_would_be_done_and_does_nothing(run, host):
+    result = run(check_mode=True)
+    assert (result["changed"], result["action"], result["image_id"]) == (True, "build", "")
+    assert result["diff"] == {"before": {"image": None}, "after": {"image": result["image"]}}
+    assert result["why"] == "no registry of the published image answers"
+    assert host.names() == ["llmfleet/base:debian-bookworm"]
+    assert not (host.folder / "work").exists()
+
+
+def test_a_changed_flag_is_another_image_from_the_kept_source(run, host):
+    first = run()
+    (host.folder / "tree.tar.gz").unlink()
+    second = run(cmake_flags=["-DGGML_OPENMP=OFF"], sources=[{"archive": "/gone", "sha256": host_digest(first, host)}])
+    assert second["image"] != first["image"]
+    assert second["tried"][-1]["result"] == "used, kept from an earlier build"
+
+
+def host_digest(_result, host):
+    kept = next((host.folder / "work/sources/llama.cpp").glob("archive-*"))
+    return hashlib.sha256(kept.read_bytes()).hexdigest()
+
+
+def test_check_mode_works_on_a_host_without_docker(run):
+    result = run(check_mode=True, docker_cli="/no/docker")
+    assert (result["action"], result["changed"]) == ("build", True)
+
+
+@pytest.mark.parametrize(
+    ("docker", "words"), [("/no/docker", "no docker client"), ("", "Is the docker daemon running")]
+)
+def test_without_an_engine_the_reason_is_given(run, host, docker, words):
+    host.set("down")
+    result = run(docker_cli=docker or str(host.docker))
+    assert result["failed"]
+    assert words in result["msg"]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ({"sources": [{"gti": "https://h/x"}]}, "unknown key gti"),
+        ({"sources": []}, "the list is empty"),
+        ({"sources": [{"archive": "/no/file", "sha256": "0" * 64}]}, "there is no file /no/file"),
+        ({"cpu_level": "x86-64-v9"}, "cpu_level x86-64-v9 does not exist"),
+        ({"cmake_flags": ["AVX=OFF"]}, "cmake_flags"),
+        ({"ref": "no ref"}, "ref 'no ref'"),
+        ({"base": "bookworm"}, "distribution:codename"),
+        ({"source": "pull"}, "registry.invalid/ggml-org/llama.cpp:server-b11206: no answer"),
+        ({"source": "pull", "cmake_flags": ["-DX=1"]}, "can only be honoured by building"),
+        ({"source": "pull", "ref": "main"}, "no published image is known"),
+        ({"source": "build", "ca_bundle": "/no/ca"}, "ca_bundle /no/ca"),
+    ],
+)
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_bad_input_is_one_sentence_and_nothing_is_built(run, host, args, words, check_mode):
+    result = run(check_mode, **args)
+    assert result["failed"]
+    assert words in result["msg"]
+    assert "Traceback" not in result["msg"]
+    assert host.names() == ["llmfleet/base:debian-bookworm"]
+
+
+def test_a_failed_build_gives_the_compilers_words_and_the_log(run, host):
+    result = run(sources=[host.archive("broken")])
+    assert result["failed"]
+    assert "/src/a.cpp:1:1: error: expected unqualified-id" in result["msg"]
+    assert result["log"] in result["msg"]
+    assert host.names() == ["llmfleet/base:debian-bookworm"]
+
+
+def test_an_image_that_does_not_run_here_is_not_named(run, host):
+    host.set("illegal")
+    result = run(source="build")
+    assert "choose a lower cpu_level" in result["msg"]
+    assert host.names() == ["llmfleet/base:debian-bookworm"]
+
+
+def test_the_legacy_builder_is_told_so_and_gets_no_secrets(run, host):
+    result = run(source="build", buildkit="none")
+    assert "building 0" in Path(result["log"]).read_text()
+    assert "--secret" not in host.calls("build")[0]
+    assert "--mount" not in (host.folder / "Dockerfile").read_text()
+
+
+def test_proxies_are_passed_by_name_only(run, host, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://me:secret@127.0.0.1:7890")
+    run(source="build")
+    command = host.calls("build")[0]
+    assert "https_proxy" in command
+    assert "secret" not in " ".join(command).replace("--secret", "")
+    assert command[command.index("--network") + 1] == "host"
+
+
+@pytest.fixture
+def answering(host, monkeypatch):
+    """A host whose registry answers."""
+    assert host
+    monkeypatch.setattr(image_job.BuildHost, "registry_problem", lambda _self, _registry: "")
+
+
+PULLED = f"{REGISTRY}/ggml-org/llama.cpp:server-b11206"
+
+
+@pytest.mark.usefixtures("answering")
+@pytest.mark.parametrize("source", ["auto", "pull"])
+def test_a_registry_that_answers_is_pulled_from_and_the_image_kept(run, host, source):
+    assert run(True, source=source)["action"] == "pull"
+    result = run(source=source)
+    assert (result["changed"], result["action"], result["image"]) == (True, "pull", PULLED)
+    again = run(source=source)
+    assert (again["changed"], again["action"], again["image"]) == (False, "keep", PULLED)
+    assert host.calls("pull") == [["pull", PULLED]]
+
+
+@pytest.mark.usefixtures("answering")
+def test_a_pull_that_breaks_off_becomes_a_build_only_when_that_is_allowed(run, host):
+    host.set("pull_fails")
+    failed = run(source="pull")
+    assert "unexpected EOF" in failed["msg"]
+    result = run(source="auto")
+    assert (result["action"], result["why"]) == ("build", "the pull of the published image failed")
+    assert "unexpected EOF" in json.dumps(result["tried"])
+
+
+@pytest.mark.usefixtures("answering")
+def test_a_pulled_image_that_does_not_run_is_not_kept(run, host):
+    host.set("illegal")
+    assert "does not run on this host" in run(source="pull")["msg"]
+    assert PULLED not in host.names()
+
+
+def test_absent_removes_what_is_ours_and_names_what_is_in_use(run, host, monkeypatch):
+    built = run()["image"]
+    monkeypatch.setattr(image_job.BuildHost, "registry_problem", lambda _self, _registry: "")
+    run(source="pull")
+    host.add("mine/own:1", "io.llmfleet.build-key=built-on-top")
+    host.add("debian:12")
+    host.set("used", built)
+    before = host.names()
+
+    planned = run(True, state="absent")
+    assert host.names() == before
+    result = run(state="absent")
+    assert planned["removed"] == result["removed"]
+    assert result["in_use"] == {built: ["chat"]}
+    assert host.names() == sorted(["debian:12", "mine/own:1", built])
+    assert not (host.folder / "work").exists()
+
+    host.set("used", "nothing")
+    assert run(state="absent")["removed"] == [built]
+    assert run(state="absent")["changed"] is False
