@@ -91,7 +91,8 @@ action:
   type: str
   sample: keep
 why:
-  description: The reason of RV(action).
+  description:
+    - The reason of RV(action). Keeping a file is a change when its mode or the note about its sha256 had to be mended.
   returned: success
   type: str
   sample: it was verified before

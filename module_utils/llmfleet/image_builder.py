@@ -11,9 +11,10 @@ from ansible.module_utils.llmfleet import base_image as base
 from ansible.module_utils.llmfleet.build_host import BuildFailed, BuildHost
 from ansible.module_utils.llmfleet.constants import LABEL_BUILD_KEY
 from ansible.module_utils.llmfleet.image_source import KINDS, Source, SourceError
-from ansible.module_utils.llmfleet.llama_image import BuildRequest, dockerfile
+from ansible.module_utils.llmfleet.llama_image import LABEL_STAGE, BuildRequest, dockerfile
 from ansible.module_utils.llmfleet.source_fetch import Fetched, Fetcher, unpack
 
+TOOLCHAIN_REPOSITORY = "llmfleet/toolchain"
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 
 
@@ -82,10 +83,18 @@ def build_image(host: BuildHost, request: BuildRequest, context: Path, how: Sett
     proxies = proxy_names(host.environment)
     network = base.build_network([*(host.environment[name] for name in proxies), *base.apt_proxies(dump).values()])
     candidate = f"{request.image()}-unverified"
-    argv = build_command(host.docker.executable, candidate, request, how, proxies, network, sorted(site.iterdir()))
+    argv = build_command(host.docker.executable, request, how, proxies, network, sorted(site.iterdir()))
     switch = {"DOCKER_BUILDKIT": "0" if how.buildkit == "none" else "1", "BUILDKIT_PROGRESS": "plain"}
-    if host.stream([*argv, str(context)], switch) != 0:
-        raise BuildFailed(f"The build of llama.cpp failed: {host.why()} (log: {host.log})")
+    try:
+        if how.buildkit == "none":
+            # named, so that the next build finds the compilers; the rest of the legacy builder's leavings goes
+            toolchain = f"{TOOLCHAIN_REPOSITORY}:{request.base.replace(':', '-')}"
+            host.stream([*argv, "--target", "toolchain", "--tag", toolchain, str(context)], switch)
+        if host.stream([*argv, "--tag", candidate, str(context)], switch) != 0:
+            raise BuildFailed(f"The build of llama.cpp failed: {host.why()} (log: {host.log})")
+    finally:
+        if how.buildkit == "none":
+            host.docker.attempt("image", "prune", "--force", "--filter", f"label={LABEL_STAGE}=build")
     try:
         verify(host, candidate)
         host.docker.text("tag", candidate, request.image())
@@ -100,15 +109,14 @@ def proxy_names(environment: t.Mapping[str, str]) -> list[str]:
 
 def build_command(
     docker: str,
-    tag: str,
     request: BuildRequest,
     how: Settings,
     proxies: t.Sequence[str],
     network: str,
     secrets: t.Sequence[Path],
 ) -> list[str]:
-    """Return the ``docker build`` command without its context."""
-    argv = [docker, "build", "--tag", tag, "--build-arg", f"BASE={how.base}", "--build-arg", f"JOBS={how.jobs}"]
+    """Return the ``docker build`` command without its tag and context."""
+    argv = [docker, "build", "--build-arg", f"BASE={how.base}", "--build-arg", f"JOBS={how.jobs}"]
     argv += ["--network", network] if network != "default" else []
     # named without a value, docker takes it from its environment: a password in it shows in no process list
     argv += [word for name in proxies for word in ("--build-arg", name)]

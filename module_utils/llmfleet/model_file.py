@@ -143,10 +143,9 @@ def is_noted(path: str, sha256: str, note: str) -> bool:
     """Return whether the file ``note`` says that ``path``, as it stands, was found to have this sha256."""
     try:
         with open(note, encoding="utf-8") as stream:
-            said = json.load(stream)
+            return bool(json.load(stream) == _note(path, sha256))
     except (OSError, ValueError):
         return False
-    return bool(said == _note(path, sha256))
 
 
 def write_note(path: str, sha256: str, note: str) -> None:

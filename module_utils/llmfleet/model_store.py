@@ -51,12 +51,19 @@ class Store:
     def present(self) -> Outcome:
         """Bring the model to its place."""
         if self._ref.kind == "path":
-            found = model_file.read(self.path)
-            return Outcome(False, "keep", self._verify_own_file(), found)
-        action, why = self._plan()
-        if action == "keep":
-            wrong_mode = self._correct_mode()
-            return Outcome(wrong_mode, action, why, model_file.read(self.path, any_mode=True))
+            return self._check_own_file()
+        if os.path.isdir(self.path):
+            raise BadInput(f"{self.path} is a directory where the model's file belongs; move it away")
+        action = "generate" if self._ref.kind == "tiny" else "download"
+        if os.path.isfile(self.path):
+            digest, noted = self._digest()
+            if digest == self._ref.sha256:
+                return self._keep(noted)
+            why = f"the file there has the sha256 {digest}"
+        elif os.path.isfile(self._partial):
+            why = f"{os.path.getsize(self._partial)} bytes are there from an interrupted run"
+        else:
+            why = "it is not there"
         before, after = f"{self.path}: {why}\n", f"{self.path}: sha256 {self._ref.sha256}\n"
         return Outcome(True, action, why, self._bring(action), before, after)
 
@@ -78,48 +85,39 @@ class Store:
             return Outcome(True, "remove", "it is no longer wanted", before=before)
         return Outcome(False, "keep", "it is not there")
 
-    def _plan(self) -> tuple[str, str]:
-        """Return what to do about a model that the store keeps, and why."""
-        action = "generate" if self._ref.kind == "tiny" else "download"
-        if os.path.isdir(self.path):
-            raise BadInput(f"{self.path} is a directory where the model's file belongs; move it away")
-        if os.path.isfile(self.path):
-            if model_file.is_noted(self.path, self._ref.sha256, self._note):
-                return "keep", "it was verified before"
-            digest = model_file.digest_of(self.path)
-            if digest == self._ref.sha256:
-                self._take_note()
-                return "keep", "its sha256 is the expected one"
-            return action, f"the file there has the sha256 {digest}"
-        if os.path.isfile(self._partial):
-            return action, f"{os.path.getsize(self._partial)} bytes are there from an interrupted run"
-        return action, "it is not there"
-
-    def _verify_own_file(self) -> str:
+    def _check_own_file(self) -> Outcome:
+        found = model_file.read(self.path)
         if not self._ref.sha256:
-            return "it is on the host"
-        if model_file.is_noted(self.path, self._ref.sha256, self._note):
-            return "it was verified before"
-        digest = model_file.digest_of(self.path)
+            return Outcome(False, "keep", "it is on the host", found)
+        digest, noted = self._digest()
         if digest != self._ref.sha256:
             raise BadInput(
                 f"the file has the sha256 {digest} instead of the expected {self._ref.sha256}; correct either"
             )
-        self._take_note()
-        return "its sha256 is the expected one"
+        return self._keep(noted)
 
-    def _take_note(self) -> None:
-        if not self._dry_run:
+    def _keep(self, noted: bool) -> Outcome:
+        """Leave the file in place and mend what is around it: its note, and the mode of a file of ours."""
+        after = "" if noted else f"{self._note}\n"
+        self._take_note(noted)
+        if self._ref.kind != "path" and stat.S_IMODE(os.stat(self.path).st_mode) != 0o644:
+            after += f"{self.path}: mode 0644\n"
+            if not self._dry_run:
+                os.chmod(self.path, 0o644)
+        why = "it was verified before" if noted else "its sha256 is the expected one"
+        found = model_file.read(self.path, any_mode=self._ref.kind != "path")
+        return Outcome(bool(after), "keep", why, found, after=after)
+
+    def _digest(self) -> tuple[str, bool]:
+        """Return the file's sha256 and whether it was noted, so that the file need not be read."""
+        if model_file.is_noted(self.path, self._ref.sha256, self._note):
+            return self._ref.sha256, True
+        return model_file.digest_of(self.path), False
+
+    def _take_note(self, noted: bool = False) -> None:
+        if not noted and not self._dry_run:
             self._make_folder()
             model_file.write_note(self.path, self._ref.sha256, self._note)
-
-    def _correct_mode(self) -> bool:
-        """Let engines, which are not root, read the file; return whether that was a change."""
-        if stat.S_IMODE(os.stat(self.path).st_mode) == 0o644:
-            return False
-        if not self._dry_run:
-            os.chmod(self.path, 0o644)
-        return True
 
     def _make_folder(self) -> None:
         if not os.path.isdir(self._folder):

@@ -136,7 +136,8 @@ def run(capsys, host):
             "_ansible_check_mode": check_mode,
             **args,
         }
-        given.setdefault("sources", [host.archive()])
+        if "sources" not in given:
+            given["sources"] = [host.archive()]
         with patch_module_args(given), pytest.raises(SystemExit):
             llama_cpp_image.main()
         return json.loads(capsys.readouterr().out)

@@ -247,9 +247,13 @@ class TestOwnFile:
         wrong = fetch(model=str(mine), sha256=OTHER_SHA)["msg"]
         assert SHA in wrong
         assert OTHER_SHA in wrong
-        assert fetch(model=str(mine), sha256=SHA)["why"] == "its sha256 is the expected one"
+        for check in (True, False):
+            first = fetch(model=str(mine), sha256=SHA, check=check)
+            assert (first["changed"], first["action"]) == (True, "keep")
+            assert first["why"] == "its sha256 is the expected one"
         monkeypatch.setattr("ansible.module_utils.llmfleet.model_file.digest_of", None)
-        assert fetch(model=str(mine), sha256=SHA)["why"] == "it was verified before"
+        second = fetch(model=str(mine), sha256=SHA)
+        assert (second["changed"], second["why"]) == (False, "it was verified before")
         assert fetch(model=str(mine), sha256=SHA, state="absent")["changed"]
         assert mine.exists()
         assert not fetch.store.exists()
@@ -403,8 +407,10 @@ class TestDownload:
         (fetch.store / NAME).chmod(0o644)
         (fetch.store / (NAME + ".verified")).write_text("{not json")
         answer = fetch(model=server.url("fine"), sha256=SHA)
-        assert (answer["changed"], answer["why"]) == (False, "its sha256 is the expected one")
-        assert fetch(model=server.url("fine"), sha256=SHA)["why"] == "it was verified before"
+        assert (answer["action"], answer["why"]) == ("keep", "its sha256 is the expected one")
+        assert (answer["changed"], answer["diff"]["after"]) == (True, f"{fetch.store / NAME}.verified\n")
+        again = fetch(model=server.url("fine"), sha256=SHA)
+        assert (again["changed"], again["why"]) == (False, "it was verified before")
         assert not server.asked
 
     def test_removal(self, fetch: Fetch, server: Server) -> None:

@@ -113,7 +113,7 @@ def test_answers_a_chat_prompt_with_the_key(host, service):
 
 
 def test_answers_on_the_network(host, service):
-    address = host.check_output("hostname --all-ip-addresses").split()[0]
+    address = host.interface("eth0").addresses[0]
     for headers, expected in (({}, 401), ({"Authorization": f"Bearer {service['api_key']}"}, 200)):
         connection = http.client.HTTPConnection(address, service["port"], timeout=30)
         connection.request("GET", "/v1/models", headers=headers)
