@@ -274,12 +274,14 @@ def main() -> None:
             module.exit_json(**remove(docker, Path(params["work_dir"]), module.check_mode), tried=[], log="")
         except LlmfleetError as problem:
             module.fail_json(msg=str(problem))
-    job = None
     try:
         job = ImageJob(params, module.check_mode, module.run_command)
+    except LlmfleetError as problem:
+        module.fail_json(msg=str(problem), tried=[], log="")
+    try:
         result = job.provide()
     except LlmfleetError as problem:
-        module.fail_json(msg=str(problem), tried=job.tried if job else [], log=job.log.name() if job else "")
+        module.fail_json(msg=str(problem), tried=job.tried, log=job.log.name())
     module.exit_json(**result, tried=job.tried, log=job.log.name(), seconds=round(time.monotonic() - started, 2))
 
 

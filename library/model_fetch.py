@@ -86,13 +86,14 @@ files:
   type: list
   elements: str
 action:
-  description: What was done, or would be done in check mode.
+  description:
+    - What was done, or would be done in check mode, one of C(keep), C(generate), C(download), C(verify) (the
+      file's sha256 was found right and noted), C(repair) (its mode was set right) and C(remove).
   returned: success
   type: str
   sample: keep
 why:
-  description:
-    - The reason of RV(action). Keeping a file is a change when its mode or the note about its sha256 had to be mended.
+  description: The reason of RV(action).
   returned: success
   type: str
   sample: it was verified before

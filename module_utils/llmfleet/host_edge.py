@@ -94,7 +94,7 @@ class JobLog:
                 log.write(f"error: stopped because it took longer than {self.seconds:g} s\n".encode())
                 return 124
             finally:
-                # also when this process is told to end: a build nobody waits for would go on for minutes
+                # also when interrupted: a build that nobody waits for would go on for minutes
                 if process.poll() is None:
                     with suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)

@@ -83,14 +83,16 @@ def build_image(host: BuildHost, request: BuildRequest, context: Path, how: Sett
     proxies = proxy_names(host.environment)
     network = base.build_network([*(host.environment[name] for name in proxies), *base.apt_proxies(dump).values()])
     candidate = f"{request.image()}-unverified"
-    argv = build_command(host.docker.executable, request, how, proxies, network, sorted(site.iterdir()))
+    argv = build_command(host.docker.executable, how, proxies, network, sorted(site.iterdir()))
     switch = {"DOCKER_BUILDKIT": "0" if how.buildkit == "none" else "1", "BUILDKIT_PROGRESS": "plain"}
     try:
         if how.buildkit == "none":
             # named, so that the next build finds the compilers; the rest of the legacy builder's leavings goes
             toolchain = f"{TOOLCHAIN_REPOSITORY}:{request.base.replace(':', '-')}"
             host.stream([*argv, "--target", "toolchain", "--tag", toolchain, str(context)], switch)
-        if host.stream([*argv, "--tag", candidate, str(context)], switch) != 0:
+        labels = {LABEL_BUILD_KEY: request.key(), **how.labels}
+        named = ["--tag", candidate, *(w for name, value in labels.items() for w in ("--label", f"{name}={value}"))]
+        if host.stream([*argv, *named, str(context)], switch) != 0:
             raise BuildFailed(f"The build of llama.cpp failed: {host.why()} (log: {host.log})")
     finally:
         if how.buildkit == "none":
@@ -109,19 +111,16 @@ def proxy_names(environment: t.Mapping[str, str]) -> list[str]:
 
 def build_command(
     docker: str,
-    request: BuildRequest,
     how: Settings,
     proxies: t.Sequence[str],
     network: str,
     secrets: t.Sequence[Path],
 ) -> list[str]:
-    """Return the ``docker build`` command without its tag and context."""
+    """Return the ``docker build`` command without what it makes and from what."""
     argv = [docker, "build", "--build-arg", f"BASE={how.base}", "--build-arg", f"JOBS={how.jobs}"]
     argv += ["--network", network] if network != "default" else []
     # named without a value, docker takes it from its environment: a password in it shows in no process list
     argv += [word for name in proxies for word in ("--build-arg", name)]
-    for name, value in {LABEL_BUILD_KEY: request.key(), **how.labels}.items():
-        argv += ["--label", f"{name}={value}"]
     if how.buildkit != "none":
         argv += [word for file in secrets for word in ("--secret", f"id={file.name},src={file}")]
     return argv + (["--load"] if how.buildkit == "buildx" else [])

@@ -97,16 +97,17 @@ class Store:
         return self._keep(noted)
 
     def _keep(self, noted: bool) -> Outcome:
-        """Leave the file in place and mend what is around it: its note, and the mode of a file of ours."""
-        after = "" if noted else f"{self._note}\n"
-        self._take_note(noted)
-        if self._ref.kind != "path" and stat.S_IMODE(os.stat(self.path).st_mode) != 0o644:
-            after += f"{self.path}: mode 0644\n"
-            if not self._dry_run:
-                os.chmod(self.path, 0o644)
-        why = "it was verified before" if noted else "its sha256 is the expected one"
+        """Leave the file as it is and set right what is around it: the note, and the mode of a file of ours."""
         found = model_file.read(self.path, any_mode=self._ref.kind != "path")
-        return Outcome(bool(after), "keep", why, found, after=after)
+        wrong_mode = self._ref.kind != "path" and stat.S_IMODE(os.stat(self.path).st_mode) != 0o644
+        if wrong_mode and not self._dry_run:
+            os.chmod(self.path, 0o644)
+        if not noted:
+            self._take_note()
+            return Outcome(True, "verify", "its sha256 is the expected one", found, after=f"{self._note}\n")
+        if wrong_mode:
+            return Outcome(True, "repair", "its mode was not 0644", found, after=f"{self.path}: mode 0644\n")
+        return Outcome(False, "keep", "it was verified before", found)
 
     def _digest(self) -> tuple[str, bool]:
         """Return the file's sha256 and whether it was noted, so that the file need not be read."""
@@ -114,8 +115,8 @@ class Store:
             return self._ref.sha256, True
         return model_file.digest_of(self.path), False
 
-    def _take_note(self, noted: bool = False) -> None:
-        if not noted and not self._dry_run:
+    def _take_note(self) -> None:
+        if not self._dry_run:
             self._make_folder()
             model_file.write_note(self.path, self._ref.sha256, self._note)
 

@@ -129,7 +129,7 @@ def parse(raw: t.Any, position: int = 0) -> Service:
     _check(
         _NAME.fullmatch(given["name"]) is not None,
         where,
-        "`name` becomes the container's name: use up to 63 lower-case letters, digits, `_`, `.` or `-`, "
+        "`name` names the container too: use up to 63 lower-case letters, digits, `_`, `.` or `-`, "
         "beginning with a letter or digit",
     )
     _check(not given["name"].endswith((".previous", ".next")), where, "`name` may not end in .previous or .next")

@@ -195,7 +195,7 @@ class TestTiny:
         path.chmod(0o600)
         assert fetch(model="tiny", check=True)["changed"]
         assert oct(path.stat().st_mode)[-3:] == "600"
-        assert fetch(model="tiny")["changed"]
+        assert fetch(model="tiny")["action"] == "repair"
         assert oct(path.stat().st_mode)[-3:] == "644"
 
     def test_removal_leaves_nothing(self, fetch: Fetch) -> None:
@@ -249,7 +249,7 @@ class TestOwnFile:
         assert OTHER_SHA in wrong
         for check in (True, False):
             first = fetch(model=str(mine), sha256=SHA, check=check)
-            assert (first["changed"], first["action"]) == (True, "keep")
+            assert (first["changed"], first["action"]) == (True, "verify")
             assert first["why"] == "its sha256 is the expected one"
         monkeypatch.setattr("ansible.module_utils.llmfleet.model_file.digest_of", None)
         second = fetch(model=str(mine), sha256=SHA)
@@ -407,7 +407,7 @@ class TestDownload:
         (fetch.store / NAME).chmod(0o644)
         (fetch.store / (NAME + ".verified")).write_text("{not json")
         answer = fetch(model=server.url("fine"), sha256=SHA)
-        assert (answer["action"], answer["why"]) == ("keep", "its sha256 is the expected one")
+        assert (answer["action"], answer["why"]) == ("verify", "its sha256 is the expected one")
         assert (answer["changed"], answer["diff"]["after"]) == (True, f"{fetch.store / NAME}.verified\n")
         again = fetch(model=server.url("fine"), sha256=SHA)
         assert (again["changed"], again["why"]) == (False, "it was verified before")

@@ -33,7 +33,7 @@ def test_the_api_key_is_checked_but_not_kept():
     ("change", "words"),
     [
         ({"name": None}, ["llm_services[0]", "`name` is missing"]),
-        ({"name": "Chat Bot"}, ["service Chat Bot", "container's name"]),
+        ({"name": "Chat Bot"}, ["service Chat Bot", "names the container too"]),
         ({"name": "chat.previous"}, ["may not end in .previous"]),
         ({"name": 7}, ["llm_services[0]", "`name` must be a string, not 7"]),
         ({"engine": "llama_srever"}, ["unknown engine `llama_srever`", "did you mean `llama_server`?"]),
