@@ -213,7 +213,7 @@ removed:
   type: list
   elements: str
 in_use:
-  description: Images left because a container uses them, with the containers' names.
+  description: Images left, with the names of the containers that use them or docker's reason.
   returned: state is absent
   type: dict
 """

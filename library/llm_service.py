@@ -116,7 +116,7 @@ import secrets as random_secrets
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.llmfleet import gguf, lifecycle, spec
+from ansible.module_utils.llmfleet import lifecycle, model_file, spec
 from ansible.module_utils.llmfleet.addresses import service_urls, who_listens
 from ansible.module_utils.llmfleet.constants import LABEL_SERVICE
 from ansible.module_utils.llmfleet.docker_cli import Docker
@@ -158,13 +158,13 @@ def resolve(
     if found is None and not module.check_mode:
         raise LlmfleetError(f"service {service.name}: image {image} is not on this host; build or pull it first")
     context, fingerprint = None, ""
+    # in check mode on a new host the model has not been fetched yet
     if os.path.exists(path) or not module.check_mode:
-        with open(path, "rb") as file:
-            try:
-                context = gguf.read_header(file, os.path.getsize(path)).context_length or None
-            except LlmfleetError as error:
-                raise LlmfleetError(f"service {service.name}: {path}: {error}") from None
-            fingerprint = gguf.fingerprint(file, os.path.getsize(path))
+        try:
+            model = model_file.read(path)
+        except LlmfleetError as error:
+            raise LlmfleetError(f"service {service.name}: model {path}: {error}") from None
+        context, fingerprint = model.header.context_length or None, model.fingerprint
     launch = ENGINES[service.engine].launch(service, path, context, module.params["api_key"])
     wanted = spec.build(
         service,

@@ -9,7 +9,7 @@ import pytest
 EVIDENCE = (
     "docker ps --all",
     "docker ps --all --quiet | xargs --no-run-if-empty --max-lines=1 docker logs --tail 40",
-    "journalctl --no-pager --unit docker --lines 40",
+    "journalctl --no-pager --output cat --unit docker | grep --invert-match level=info | tail --lines 20",
 )
 
 

@@ -87,11 +87,15 @@ _PASSED_ON = re.compile(
 )
 
 
-def apt_conf(host_dump: str, own_sources: bool, own_ca: bool, folder: str = "/run/llmfleet") -> str:
+def apt_conf(
+    host_dump: str, own_sources: bool, own_ca: bool, keep_packages: bool = False, folder: str = "/run/llmfleet"
+) -> str:
     """Return apt's configuration for the build: what `apt-config dump` says of proxies and checks, and our files."""
     lines = _PASSED_ON.findall(host_dump)
     # the sandbox user could not read the mounted files
-    lines += ['APT::Sandbox::User "root";', 'APT::Keep-Downloaded-Packages "true";', 'Acquire::Retries "3";']
+    lines += ['APT::Sandbox::User "root";', 'Acquire::Retries "3";']
+    # worth it where a cache mount holds them
+    lines += [f'APT::Keep-Downloaded-Packages "{str(keep_packages).lower()}";']
     if own_sources:
         lines += [f'Dir::Etc::sourcelist "{folder}/sources.list";', 'Dir::Etc::sourceparts "-";']
     if own_ca:

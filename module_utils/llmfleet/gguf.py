@@ -5,7 +5,6 @@ Only the header is read, in bounded time and memory whatever the bytes are.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import typing as t
 from dataclasses import dataclass
@@ -317,13 +316,3 @@ def _number(metadata: t.Mapping[str, t.Any], key: str) -> int:
 def _text(metadata: t.Mapping[str, t.Any], key: str) -> str:
     value = metadata.get(key)
     return value if isinstance(value, str) else ""
-
-
-def fingerprint(stream: t.BinaryIO, size: int) -> str:
-    """Return a cheap identity of a file's content: sha256 over its size, its first and its last MiB."""
-    digest = hashlib.sha256(str(size).encode())
-    stream.seek(0)
-    digest.update(stream.read(1 << 20))
-    stream.seek(max(0, size - (1 << 20)))
-    digest.update(stream.read(1 << 20))
-    return digest.hexdigest()

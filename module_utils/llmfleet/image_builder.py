@@ -75,7 +75,9 @@ def build_image(host: BuildHost, request: BuildRequest, context: Path, how: Sett
     site.mkdir(exist_ok=True)
     sources, dump = host.apt_sources(request.base), host.apt_dump()
     ca = Path(how.ca_bundle).read_bytes() if how.ca_bundle else b""
-    (site / "apt.conf").write_text(base.apt_conf(dump, bool(sources), bool(ca)), encoding="utf-8")
+    (site / "apt.conf").write_text(
+        base.apt_conf(dump, bool(sources), bool(ca), how.buildkit != "none"), encoding="utf-8"
+    )
     (site / "sources.list").write_text(base.sources_list(sources), encoding="utf-8")
     (site / "ca.crt").write_bytes(ca)
     (context / "Dockerfile").write_text(dockerfile(request, how.buildkit != "none"), encoding="utf-8")

@@ -16,20 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ansible.module_utils.llmfleet import base_image as base
+from ansible.module_utils.llmfleet import host_edge as edge
 from ansible.module_utils.llmfleet import image_source as src
 from ansible.module_utils.llmfleet import llama_image
 from ansible.module_utils.llmfleet.build_host import BuildFailed, BuildHost, disk_problem, workplace
 from ansible.module_utils.llmfleet.cpu_level import architecture, cpu_features, cpu_level
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.engine_info import CLIENT_DIRS, summarise
-from ansible.module_utils.llmfleet.host_edge import (
-    JobLog,
-    ask_client,
-    exclusive,
-    find_program,
-    images_present,
-    read_text,
-)
 from ansible.module_utils.llmfleet.image_builder import Settings, build_image, choose_source, no_source, pull_image
 from ansible.module_utils.llmfleet.image_choice import Choice, Published, acceptable, choose, keep
 from ansible.module_utils.llmfleet.source_fetch import Fetcher
@@ -48,10 +41,10 @@ class ImageJob:
     def __init__(self, params: t.Mapping[str, t.Any], check_mode: bool, run: t.Callable[..., t.Any]) -> None:
         self.params, self.check_mode, self.run = params, check_mode, run
         self.work = Path(params["work_dir"])
-        self.docker = Docker(run, find_program(params["docker_cli"]))
+        self.docker = Docker(run, edge.find_program(params["docker_cli"]))
         self.request = self._request()
         self.published = Published(tuple(params["registries"]), params["repository"], params["tag"], params["digest"])
-        self.log = JobLog(self.work / "logs" / f"llama_cpp-{self.request.key()}.log", params["timeout"])
+        self.log = edge.JobLog(self.work / "logs" / f"llama_cpp-{self.request.key()}.log", params["timeout"])
         self.builder, self.buildkit, self.info = self.docker, "none", t.cast(Data, {})
         self.tried: list[dict[str, str]] = []
 
@@ -64,10 +57,10 @@ class ImageJob:
             ref=p["ref"],
             pins=tuple(candidate.pin() for candidate in self.candidates),
             cmake_flags=tuple(p["cmake_flags"]),
-            cpu_level=cpu_level(p["cpu_level"], arch, cpu_features(read_text("/proc/cpuinfo"))).name,
+            cpu_level=cpu_level(p["cpu_level"], arch, cpu_features(edge.read_text("/proc/cpuinfo"))).name,
             variant=p["variant"],
             architecture=arch,
-            base=base.check_base(p["base"] or base.host_base(read_text("/etc/os-release"))),
+            base=base.check_base(p["base"] or base.host_base(edge.read_text("/etc/os-release"))),
             targets=tuple(p["targets"]),
         )
         llama_image.check_request(request)
@@ -76,7 +69,7 @@ class ImageJob:
     def provide(self) -> Data:
         """Make sure of the image, or in check mode say how; return the module's result."""
         images = acceptable(self.params["source"], self.published, self.request)
-        present = images_present(self.docker, images, lenient=self.check_mode)
+        present = edge.images_present(self.docker, images, lenient=self.check_mode)
         choice = keep(present, images)
         if choice:
             return self._report(choice, present[choice.image], changed=False)
@@ -97,9 +90,9 @@ class ImageJob:
         if self.check_mode:
             extra = self._plan_build(host) if choice.action == "build" else {}
             return self._report(choice, {}, changed=True, **extra)
-        with exclusive(self.work):
+        with edge.exclusive(self.work):
             choice, extra = self._make(host, choice)
-        present = images_present(self.docker, [choice.image])
+        present = edge.images_present(self.docker, [choice.image])
         return self._report(choice, present[choice.image], changed=True, **extra)
 
     def _make(self, host: BuildHost, choice: Choice) -> tuple[Choice, Data]:
@@ -170,9 +163,9 @@ class ImageJob:
         """Find the client to build with and what the engine says of itself."""
         p = self.params
         own = [p["build_cli"]] if p["build_cli"] else [self.docker.executable, *(f"{d}/docker" for d in CLIENT_DIRS)]
-        paths = {os.path.realpath(found): found for found in map(find_program, filter(None, own)) if found}
-        clients = [ask_client(path) for path in paths.values()]
-        engine = summarise(clients, find_program("dockerd"))
+        paths = {os.path.realpath(found): found for found in map(edge.find_program, filter(None, own)) if found}
+        clients = [edge.ask_client(path) for path in paths.values()]
+        engine = summarise(clients, edge.find_program("dockerd"))
         if not engine.reachable:
             if self.check_mode:
                 self.builder = Docker(self.run, "")
@@ -220,7 +213,7 @@ class ImageJob:
             run=self.run,
             opener=self._opener(),
             connect=socket.create_connection,
-            git=find_program("git") or None,
+            git=edge.find_program("git") or None,
             index=self._index,
             environment=os.environ,
         )
@@ -228,11 +221,11 @@ class ImageJob:
     def _index(self) -> str:
         """Return the package index: asked for, else what this host's pip uses, else the controller's."""
         p = self.params
-        configured = src.index_from_config(read_text(os.path.expanduser(file)) for file in src.PIP_CONFIG_FILES)
+        configured = src.index_from_config(edge.read_text(os.path.expanduser(file)) for file in src.PIP_CONFIG_FILES)
         found = src.choose_index(p["pypi_index"], os.environ, configured, "", "")
         if found:
             return found
-        pythons = dict.fromkeys(filter(None, (find_program("python3"), "/usr/bin/python3", sys.executable)))
+        pythons = dict.fromkeys(filter(None, (edge.find_program("python3"), "/usr/bin/python3", sys.executable)))
         answers = (timed_run([python, "-c", src.ASK_PIP], 20) for python in pythons)
         builtin = next((answer.out.strip() for answer in answers if answer.rc == 0), "")
         return src.choose_index("", {}, "", builtin, p["pypi_index_fallback"])

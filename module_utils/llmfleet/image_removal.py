@@ -28,9 +28,11 @@ def remove(docker: Docker, work: Path, check_mode: bool) -> dict[str, t.Any]:
         if users:
             in_use[names[0]] = users
             continue
-        if not check_mode:
-            # by name: an image someone has tagged under another name of his own keeps that one
-            docker.text("rmi", *names)
+        # by name: an image that someone has tagged under a name of his own keeps that one
+        rc, _out, said = (0, "", "") if check_mode else docker.attempt("rmi", *names)
+        if rc != 0:
+            in_use[names[0]] = [" ".join(said.split())]
+            continue
         removed += names
     files = [path for path in _our_files(work) if path.exists()]
     for path in files:
@@ -54,8 +56,9 @@ def _our_images(docker: Docker, work: Path) -> dict[str, list[str]]:
             identity, name = row.split(" ", 1)
             names = found.setdefault(identity, [])
             name = identity if "<none>" in name else name
-            # an image built on top of ours inherits its labels, and is not ours
-            if name not in names and name.startswith((OUR_PREFIX, "sha256:")):
+            # an image someone builds on top of ours inherits its labels, and is not ours
+            mine = name.startswith(OUR_PREFIX) or (name == identity and label == LABEL_STAGE)
+            if mine and name not in names:
                 names.append(name)
     pulled = sorted(set(read_text(str(work / PULLED_RECORD)).split()))
     for name, image in images_present(docker, pulled).items():

@@ -22,7 +22,7 @@ LABEL_SOURCE = "io.llmfleet.source"
 DEFAULT_REF = "0c1e57098bba43ac29e6e3b677cdceebdd22334f"
 TOOLS = ("llama-server", "llama-cli", "llama-quantize", "llama-gguf-split")
 RELEASE_OF = {DEFAULT_REF: "b11206"}
-"""Commits that have a published image of (nearly) the same source; releases name themselves."""
+"""The published release that stands in for a commit; releases name themselves."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class BuildRequest:
     def flags(self) -> list[str]:
         """Return the CMake flags in full; what a user adds comes last and wins."""
         row = next(level for level in CPU_LEVELS if level.name == self.cpu_level)
-        release = re.fullmatch(r"b(\d+)", RELEASE_OF.get(self.ref, self.ref))
+        release = re.fullmatch(r"b(\d+)", self.ref)
         stamp = (
             f"-DLLAMA_BUILD_NUMBER={release[1] if release else 0}",
             f"-DLLAMA_BUILD_COMMIT={short_ref(self.ref)}",
@@ -142,7 +142,7 @@ FROM toolchain AS build
 LABEL io.llmfleet.stage=build
 COPY source /src
 ARG JOBS=2
-RUN @cache_mount@export @ccache@ \\
+RUN @cache_mount@export @ccache@ && ccache --zero-stats > /dev/null \\
  && cmake -S /src -B /build -G Ninja \\
     -DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \\
     @flags@ \\

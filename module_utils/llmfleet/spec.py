@@ -133,7 +133,7 @@ def create_argv(spec: Spec, container: str, secrets_dir: str) -> list[str]:
         argv += ["--mount", _bind(source, target)]
     for name in sorted(spec["secrets"]):
         argv += ["--mount", _bind(f"{secrets_dir}/{name}", f"{SECRETS_DIR}/{name}")]
-    return [*argv, spec["image_id"] or spec["image"], *spec["argv"]]
+    return [*argv, spec["image"], *spec["argv"]]
 
 
 def _bind(source: str, target: str) -> str:

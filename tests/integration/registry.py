@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -16,19 +17,18 @@ import yaml
 from helpers import free_port
 
 
-def installed() -> str:
-    """Return the path of docker-registry, installing the distribution's package when it is missing."""
-    found = shutil.which("docker-registry")
+def installed(program: str) -> str:
+    """Return the path of a program, installing the distribution's package of that name when it is missing."""
+    places = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    found = shutil.which(program, path=places)
     if not found:
         apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300"]
         subprocess.run([*apt, "update", "-qq"], check=True)
         # its service must not start: the tests run it themselves
         quiet = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-        subprocess.run(
-            [*apt, "install", "-y", "-qq", "--no-install-recommends", "docker-registry"], check=True, env=quiet
-        )
-        found = shutil.which("docker-registry")
-    assert found, "the package docker-registry holds no docker-registry"
+        subprocess.run([*apt, "install", "-y", "-qq", "--no-install-recommends", program], check=True, env=quiet)
+        found = shutil.which(program, path=places)
+    assert found, f"the package {program} holds no {program}"
     return found
 
 
@@ -44,7 +44,9 @@ def registry(folder: Path) -> t.Iterator[str]:
     }
     (folder / "config.yml").write_text(yaml.safe_dump(config))
     with open(folder / "log", "wb") as log:
-        process = subprocess.Popen([installed(), "serve", str(folder / "config.yml")], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [installed("docker-registry"), "serve", str(folder / "config.yml")], stdout=log, stderr=log
+        )
     try:
         _wait(f"http://{name}/v2/", process)
         yield name

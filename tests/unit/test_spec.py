@@ -65,7 +65,7 @@ def test_the_container_is_confined_by_default():
         "type=bind,src=/models/m.gguf,dst=/models/m.gguf,readonly",
     ):
         assert expected in text
-    assert argv.index("sha256:1") < argv.index("--model")
+    assert argv.index("img:1") < argv.index("--model")
 
 
 def test_an_ipv6_address_is_bracketed():

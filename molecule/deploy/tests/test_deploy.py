@@ -95,8 +95,8 @@ def test_key_is_where_only_the_engine_can_read_it(host, container, service):
     assert service["api_key"] not in host.check_output("cat /proc/%s/cmdline", str(container["State"]["Pid"]))
     files = host.check_output("grep --recursive --files-with-matches %s /var/lib/llmfleet", service["api_key"]).split()
     assert files
-    for file in files:
-        assert host.file(file).mode & 0o077 == 0 or host.file(file).group == "root", file
+    for file in map(host.file, files):
+        assert (file.uid, file.mode) == (10001, 0o400), file
 
 
 def test_refuses_callers_without_the_key(host, service):
