@@ -202,8 +202,10 @@ def main() -> None:
 def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
     """Bring ``service`` to its state and leave through exit_json or fail_json."""
     name = service.name
-    if module.check_mode and docker.attempt("version")[0] != 0:
-        changes = service.state == "started"
+    if module.get_bin_path(docker.executable) is None:
+        if not module.check_mode and service.state != "absent":
+            raise LlmfleetError(f"service {name}: there is no docker client on this host; run the whole site.yml")
+        changes = module.check_mode and service.state == "started"
         module.exit_json(
             service=module.params["service"],
             changed=changes,

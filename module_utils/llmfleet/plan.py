@@ -16,9 +16,9 @@ INSTALLABLE_FAMILIES = ("Debian",)
 """OS families whose own docker package the docker_engine role installs."""
 
 
-def plan_engine(facts: Data, source: str) -> Data:
+def plan_engine(host: str, facts: Data, source: str) -> Data:
     """Return {action, why} for the docker engine of a host; action keep, start or install. Raises BadInput."""
-    engine, host = facts["docker"], facts["host"]
+    engine, platform = facts["docker"], facts["platform"]
     if source == "mirror":
         raise BadInput(
             f"{host}: docker_engine_source `mirror` (Docker CE from a mirror) is not available in this version; "
@@ -35,9 +35,9 @@ def plan_engine(facts: Data, source: str) -> Data:
         return {"action": "start", "why": "docker is installed but does not run"}
     if engine["problem"] != "nothing_there":
         raise BadInput(f"{host}: {engine['error']}")
-    if facts["os_family"] not in INSTALLABLE_FAMILIES:
+    if platform["os_family"] not in INSTALLABLE_FAMILIES:
         raise BadInput(
-            f"{host}: docker cannot be installed on {facts['distribution']} {facts['distribution_version']} yet "
+            f"{host}: docker cannot be installed on {platform['distribution']} {platform['distribution_version']} yet "
             "(Debian and Ubuntu only); install it yourself, it is then used as it is"
         )
     return {"action": "install", "why": "no docker engine on this host: the distribution's docker.io is installed"}
@@ -68,34 +68,34 @@ def plan_service(service: Service, facts: Data, image: Data, models: Data) -> Da
     }
 
 
-def make_plan(raw_services: t.Any, facts: Data, engine_source: str, image: Data, models: Data) -> Data:
-    """Return the plan of one host: {host, engine, image, models_changed, services, problems}.
+def make_plan(raw_services: t.Any, host: str, facts: Data, engine_source: str, image: Data, models: Data) -> Data:
+    """Return the plan of ``host``: {host, engine, image, models_changed, services, problems}.
 
-    ``facts``: {host, os_family, distribution, distribution_version, architecture, docker, gpu};
-    ``image`` and ``models``: what llama_cpp_image and model_fetch say in check mode. Nothing is changed here; every
+    ``facts``: what host_info says; ``image`` and ``models``: what llama_cpp_image and model_fetch say in check mode. Nothing is changed here; every
     problem is one sentence in ``problems``.
     """
     problems: list[str] = []
-    plan: Data = {"host": facts["host"], "engine": {}, "image": image, "services": [], "problems": problems}
+    plan: Data = {"host": host, "engine": {}, "image": image, "services": [], "problems": problems}
     plan["models_changed"] = any(model["action"] != "keep" for model in models.values())
-    if facts["architecture"] not in ARCHITECTURES:
+    architecture = facts["platform"]["architecture"]
+    if architecture not in ARCHITECTURES:
         problems.append(
-            f"{facts['host']}: architecture {facts['architecture']} is not supported ({', '.join(ARCHITECTURES)} are)"
+            f"{host}: architecture {architecture} is not supported ({', '.join(ARCHITECTURES)} are)"
         )
     try:
-        plan["engine"] = plan_engine(facts, engine_source)
+        plan["engine"] = plan_engine(host, facts, engine_source)
     except BadInput as problem:
         problems.append(str(problem))
     try:
         services = parse_all(raw_services)
     except BadInput as problem:
-        problems.append(f"{facts['host']}: {problem}")
+        problems.append(f"{host}: {problem}")
         return plan
     for service in services:
         try:
             plan["services"].append(plan_service(service, facts, image, models))
         except BadInput as problem:
-            problems.append(f"{facts['host']}: {problem}")
+            problems.append(f"{host}: {problem}")
     return plan
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import docker_engine_info
 import pytest
+from ansible.module_utils.llmfleet import engine_look
 from ansible.module_utils.testing import patch_module_args
 
 SERVER = {"ServerVersion": "20.10.24", "DockerRootDir": "/", "Name": os.uname().nodename, "ContainersRunning": 0}
@@ -25,8 +26,8 @@ def run(capsys: pytest.CaptureFixture[str], **args: object) -> dict:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host with nothing of docker; executables are added to first/ and second/."""
-    monkeypatch.setattr(docker_engine_info, "CLIENT_DIRS", ())
-    monkeypatch.setattr(docker_engine_info, "DAEMON_DIRS", ())
+    monkeypatch.setattr(engine_look, "CLIENT_DIRS", ())
+    monkeypatch.setattr(engine_look, "DAEMON_DIRS", ())
     monkeypatch.setenv("PATH", f"{tmp_path}/first:{tmp_path}/second")
     return tmp_path
 
@@ -80,7 +81,7 @@ def test_one_client_under_two_names_is_one(host):
     first = fake(host / "first/docker", "")
     (host / "second").mkdir()
     (host / "second/docker").symlink_to(first)
-    assert docker_engine_info.find_clients() == [str(first)]
+    assert engine_look.find_clients() == [str(first)]
 
 
 def test_the_disk_of_another_machine_is_not_ours(capsys, host):

@@ -19,6 +19,7 @@ HARMLESS: dict[str, dict[str, t.Any]] = {
     "docker_engine_info": {"timeout": 1},
     "docker_engine_start": {"cli": "/nonexistent/docker", "dockerd": "/nonexistent/dockerd"},
     "gpu_info": {},
+    "host_info": {},
     "llama_cpp_image": {"state": "absent", "docker_cli": "/nonexistent/docker", "work_dir": "/nonexistent/work"},
     "llm_health": {"url": "http://127.0.0.1:1", "served_name": "none", "level": "http"},
     "llm_service": {

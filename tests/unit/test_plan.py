@@ -6,12 +6,10 @@ import pytest
 from ansible.module_utils.llmfleet.closing_report import closing_report
 from ansible.module_utils.llmfleet.plan import make_plan, problems_of, table
 
+DEBIAN = {"os_family": "Debian", "distribution": "Debian", "distribution_version": "12", "architecture": "x86_64"}
+SUSE = {**DEBIAN, "os_family": "suse", "distribution": "openSUSE", "distribution_version": "15"}
 FACTS = {
-    "host": "gpu1",
-    "os_family": "Debian",
-    "distribution": "Debian",
-    "distribution_version": "12",
-    "architecture": "x86_64",
+    "platform": DEBIAN,
     "docker": {"reachable": True, "problem": "", "server_version": "20.10.24", "error": ""},
     "gpu": {"verdict": "none", "reason": "no NVIDIA GPU on the PCI bus"},
 }
@@ -22,7 +20,7 @@ SERVICE = {"name": "chat", "model": "tiny", "port": 8080}
 
 
 def plan(services=(SERVICE,), source="auto", **facts):
-    return make_plan(list(services), {**FACTS, **facts}, source, IMAGE, MODELS)
+    return make_plan(list(services), "gpu1", {**FACTS, **facts}, source, IMAGE, MODELS)
 
 
 def test_a_good_host_has_no_problems_and_every_row_says_why():
@@ -54,12 +52,12 @@ def test_an_engine_is_installed_or_started_only_when_none_answers(docker, source
         ({"docker": {**DOWN, "problem": "no_permission", "error": "not allowed"}}, "auto", [SERVICE], "not allowed"),
         ({"docker": DOWN}, "existing", [SERVICE], "docker_engine_source is `existing`"),
         (
-            {"docker": DOWN, "os_family": "Suse", "distribution": "openSUSE", "distribution_version": "15"},
+            {"docker": DOWN, "platform": SUSE},
             "auto",
             [SERVICE],
             "openSUSE 15",
         ),
-        ({"architecture": "riscv64"}, "auto", [SERVICE], "architecture riscv64 is not supported"),
+        ({"platform": {**DEBIAN, "architecture": "riscv64"}}, "auto", [SERVICE], "architecture riscv64 is not supported"),
         ({}, "auto", [{**SERVICE, "context_length": 8192}], "`context_length` 8192 is more than the 4096 tokens"),
         ({}, "auto", [SERVICE, SERVICE], "`name` is used twice"),
     ],
