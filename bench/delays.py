@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests" / "integration"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "integration")]
 import conftest  # noqa: E402, F401 - makes the checkout importable
 from ansible.module_utils.llmfleet import tiny_gguf  # noqa: E402
 from helpers import docker, free_port, run_module  # noqa: E402
@@ -29,7 +29,7 @@ NAME = "bench-delays"
 def first_health(port: int, seen: list[float], stop: threading.Event) -> None:
     """Note when /health first answers 200."""
     while not stop.is_set():
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=0.05)
         try:
             connection.request("GET", "/health")
             if connection.getresponse().status == 200:
@@ -72,9 +72,10 @@ def main() -> None:
             stop.set()
             prober.join()
             assert not result.get("failed"), result
+            assert seen, "the prober never saw the service healthy"
             ready.append(end - seen[0])
             docker("rm", "-f", NAME)
-            since = str(int(time.time()))
+            since = f"{time.time():.6f}"
             result, end = launch(model, image, folder, port, "--no-such-flag")
             assert result["failed"], result
             events = docker(

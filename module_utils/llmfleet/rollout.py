@@ -77,21 +77,27 @@ class Rollout:
             self._docker.text("rename", self._name, self._name + PREVIOUS)
         self._retire()
         self._docker.text("rename", self._name + NEXT, self._name)
+        return self._start_new(wanted)
+
+    def finish(self, wanted: Spec) -> Report:
+        """Go on with a hand-over that was interrupted after the new container had got the service's name."""
+        container = self._docker.inspect("container", self._name)
+        if container and container["State"]["Status"] == "created":
+            return self._start_new(wanted)
+        return self._prove(wanted)
+
+    def _start_new(self, wanted: Spec) -> Report:
         rc, out, err = self._docker.attempt("start", self._name)
         if rc != 0:
             self._roll_back(docker_refused(err or out))
-        return self.finish(wanted)
+        return self._prove(wanted)
 
-    def finish(self, wanted: Spec) -> Report:
-        """Verify the container that has the service's name, then let the previous one go, or put it back."""
+    def _prove(self, wanted: Spec) -> Report:
+        """Verify the new container, then let the previous one go, or put it back."""
         try:
-            if self._docker.text("container", "inspect", "-f", "{{.State.Status}}", self._name).strip() != "running":
-                self._docker.text("start", self._name)
             report = self.verify(wanted, self._verify)
         except NotReadyError as error:
             self._roll_back(error)
-        except DockerError as error:
-            self._roll_back(docker_refused(str(error)))
         self._discard(self._name + PREVIOUS)
         self._prune_secrets(wanted)
         return report
@@ -123,6 +129,8 @@ class Rollout:
 
     def remove(self) -> None:
         """Remove every container of the service and its secret files."""
+        if self._docker.inspect("container", self._name):
+            self._docker.text("stop", "--time", str(STOP_SECONDS), self._name)
         for suffix in (NEXT, "", PREVIOUS):
             self._discard(self._name + suffix)
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -154,8 +162,8 @@ class Rollout:
         raise RolledBackError(error, said, previous)
 
     def _discard(self, container: str) -> None:
+        """Remove a container that serves nobody: never verified, already stopped, or just stopped."""
         if self._docker.inspect("container", container):
-            self._docker.attempt("stop", "--time", str(STOP_SECONDS), container)
             self._docker.text("rm", "--force", container)
 
     def _write_secrets(self, spec: Spec, secrets: t.Mapping[str, str]) -> None:
