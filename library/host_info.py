@@ -8,8 +8,8 @@ DOCUMENTATION = r"""
 module: host_info
 short_description: Look at a host's platform, GPUs and docker engine in one visit
 description:
-  - Returns what M(gpu_info) and M(docker_engine_info) return, and the platform. One module instead of three, because the
-    plan is made at every run, and on many hosts each visit costs.
+  - Returns what M(gpu_info) and M(docker_engine_info) return, and the platform. One module instead of three, because
+    the plan is made at every run, and on many hosts each visit costs.
 options:
   timeout:
     description:
@@ -39,7 +39,12 @@ platform:
   description: The distribution and the machine's architecture as C(uname -m) names it.
   returned: always
   type: dict
-  sample: {os_family: Debian, distribution: Ubuntu, distribution_version: "24.04", codename: noble, architecture: x86_64}
+  sample:
+    os_family: Debian
+    distribution: Ubuntu
+    distribution_version: "24.04"
+    codename: noble
+    architecture: x86_64
 gpu:
   description: See M(gpu_info).
   returned: always

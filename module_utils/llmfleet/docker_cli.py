@@ -10,7 +10,7 @@ import typing as t
 
 from ansible.module_utils.llmfleet.errors import LlmfleetError
 
-Runner = t.Callable[..., t.Tuple[int, str, str]]
+Runner = t.Callable[..., tuple[int, str, str]]
 
 
 class DockerError(LlmfleetError):

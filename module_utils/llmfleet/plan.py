@@ -71,17 +71,15 @@ def plan_service(service: Service, facts: Data, image: Data, models: Data) -> Da
 def make_plan(raw_services: t.Any, host: str, facts: Data, engine_source: str, image: Data, models: Data) -> Data:
     """Return the plan of ``host``: {host, engine, image, models_changed, services, problems}.
 
-    ``facts``: what host_info says; ``image`` and ``models``: what llama_cpp_image and model_fetch say in check mode. Nothing is changed here; every
-    problem is one sentence in ``problems``.
+    ``facts``: what host_info says; ``image`` and ``models``: what llama_cpp_image and model_fetch say in check mode.
+    Every problem is one sentence in ``problems``.
     """
     problems: list[str] = []
     plan: Data = {"host": host, "engine": {}, "image": image, "services": [], "problems": problems}
     plan["models_changed"] = any(model["action"] != "keep" for model in models.values())
     architecture = facts["platform"]["architecture"]
     if architecture not in ARCHITECTURES:
-        problems.append(
-            f"{host}: architecture {architecture} is not supported ({', '.join(ARCHITECTURES)} are)"
-        )
+        problems.append(f"{host}: architecture {architecture} is not supported ({', '.join(ARCHITECTURES)} are)")
     try:
         plan["engine"] = plan_engine(host, facts, engine_source)
     except BadInput as problem:

@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "integration"))
-from helpers import run_module  # noqa: E402 - needs the path above
+from helpers import run_module
 
 pytestmark = pytest.mark.gpu
 
 
 def smi(fields: str) -> list[list[str]]:
     out = subprocess.run(
-        ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"], capture_output=True, text=True, check=True
+        ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     return [[cell.strip() for cell in line.split(",")] for line in out.splitlines()]
 

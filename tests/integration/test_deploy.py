@@ -52,7 +52,10 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, image: str) -> t.Iterator
     service = {"name": "test-deploy", "model": "tiny", "port": free_port(), "api_key": KEY}
     folders = {"model_store_dir": str(folder / "models"), "llm_service_directory": str(folder / "services")}
     inventory = write_inventory(
-        folder / "inventory", {"localhost": {**LOCAL, "llm_services": [service]}}, llama_cpp_image_source="build", **folders
+        folder / "inventory",
+        {"localhost": {**LOCAL, "llm_services": [service]}},
+        llama_cpp_image_source="build",
+        **folders,
     )
     steps = {"check": site(inventory, "--check", "--diff"), "untouched": not running("test-deploy")}
     steps |= {"first": site(inventory), "second": site(inventory), "check again": site(inventory, "--check", "--diff")}

@@ -57,7 +57,12 @@ def test_an_engine_is_installed_or_started_only_when_none_answers(docker, source
             [SERVICE],
             "openSUSE 15",
         ),
-        ({"platform": {**DEBIAN, "architecture": "riscv64"}}, "auto", [SERVICE], "architecture riscv64 is not supported"),
+        (
+            {"platform": {**DEBIAN, "architecture": "riscv64"}},
+            "auto",
+            [SERVICE],
+            "architecture riscv64 is not supported",
+        ),
         ({}, "auto", [{**SERVICE, "context_length": 8192}], "`context_length` 8192 is more than the 4096 tokens"),
         ({}, "auto", [SERVICE, SERVICE], "`name` is used twice"),
     ],
