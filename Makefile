@@ -20,7 +20,7 @@ export LC_ALL := C.UTF-8
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deploy check remove test test-full lint docs docs-check unit integration integration-full molecule bench clean runtime dev
+.PHONY: help deploy check remove test test-full lint docs docs-check unit integration integration-full engine molecule bench clean runtime dev
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-26s %s\n", $$1, $$2}'
@@ -50,13 +50,17 @@ docs-check: dev ## fail when generated documentation is out of date
 unit: dev ## the pure core, every module, packaging; seconds, no engine
 	pytest tests/unit $(PYTEST_ARGS)
 
-integration: dev ## the deploy path and faults on a real engine with a real llama-server
-	pytest tests/integration -m "not full and not gpu" $(PYTEST_ARGS)
+integration: dev engine ## the deploy path and faults on a real engine with a real llama-server
+	pytest tests/integration -m "not full" -n 2 --dist loadfile $(PYTEST_ARGS)
 
-integration-full: dev
-	pytest tests/integration -m "full and not gpu" $(PYTEST_ARGS)
+integration-full: dev engine
+	pytest tests/integration -m full $(PYTEST_ARGS)
 
-molecule: dev ## the roles on systemd hosts: check, converge, idempotence, verify
+# what the tests run on, made by the project itself: a docker engine where none answers, and the image built from source
+engine: dev
+	ansible-playbook playbooks/docker_engine.yml playbooks/images.yml -i inventory/localhost -e llama_cpp_image_source=build
+
+molecule: dev engine ## the roles on systemd hosts: check, converge, idempotence, verify
 	scripts/molecule
 
 bench: dev ## measure against plain roles; prints medians and ratios

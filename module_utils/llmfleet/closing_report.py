@@ -51,5 +51,5 @@ def closing_report(results: t.Sequence[Data], host: str) -> str:
         if result.get("verification"):
             parts.append(service_report(result, service.get("prompt", "")))
         else:
-            parts.append(f"service {service['name']}: {service.get('state', 'started')} ({result['why']})")
+            parts.append(f"service {service['name']}: {result['action']} ({result['why']})")
     return f"{host}\n" + "\n".join(parts) if parts else f"{host}: no services"

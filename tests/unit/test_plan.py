@@ -92,8 +92,8 @@ def test_the_report_shows_the_reply_and_how_to_call():
             "tokens_per_second": 99.0,
         },
     }
-    text = closing_report([result, {"service": {"name": "old", "state": "absent"}, "why": "state is absent"}], "gpu1")
+    text = closing_report([result, {"service": {"name": "old"}, "action": "remove", "why": "state is absent"}], "gpu1")
     for expected in ("Hello!", "99.0 tokens/s", "first token after 0.050 s", "http 0.10 s, token 0.20 s", "$API_KEY"):
         assert expected in text
-    assert "service old: absent" in text
+    assert "service old: remove (state is absent)" in text
     assert "not published" in text
