@@ -23,7 +23,6 @@ import conftest  # noqa: E402, F401 - makes the checkout importable
 from ansible.module_utils.llmfleet import llama_image  # noqa: E402
 from helpers import docker, run_module  # noqa: E402
 
-
 TOOLCHAIN = "llmfleet/toolchain:debian-bookworm"
 SINGLE = "bench-single-stage:latest"
 SDIST = "/var/lib/llmfleet/sources/llama.cpp"
