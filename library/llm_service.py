@@ -116,14 +116,13 @@ import secrets as random_secrets
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.llmfleet import lifecycle, model_file, spec
-from ansible.module_utils.llmfleet.addresses import service_urls, who_listens
-from ansible.module_utils.llmfleet.constants import LABEL_SERVICE
+from ansible.module_utils.llmfleet import lifecycle, spec
+from ansible.module_utils.llmfleet.addresses import service_urls
 from ansible.module_utils.llmfleet.docker_cli import Docker
-from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.rollout import RolledBackError, Rollout
 from ansible.module_utils.llmfleet.services import Service, parse
+from ansible.module_utils.llmfleet.wanted import check_port, find_own, resolve
 from ansible.module_utils.llmfleet.watch import NotReadyError
 
 ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
@@ -134,58 +133,6 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "directory": {"type": "path", "default": "/var/lib/llmfleet/services"},
     "docker_cli": {"type": "str", "default": "docker"},
 }
-
-
-def find(docker: Docker, name: str) -> dict[str, t.Any] | None:
-    """Return the container ``name``; raise LlmfleetError when it belongs to somebody else."""
-    container = docker.inspect("container", name)
-    if container and LABEL_SERVICE not in (container["Config"].get("Labels") or {}):
-        raise LlmfleetError(
-            f"service {name}: a container of this name exists that llmfleet did not make; rename the service, "
-            f"or remove that container (docker rm {name})"
-        )
-    return container
-
-
-def resolve(
-    module: AnsibleModule, docker: Docker, service: Service, salt: str
-) -> tuple[spec.Spec, t.Mapping[str, str]]:
-    """Return the wanted specification and the secrets it refers to."""
-    image, path = service.image or module.params["image"], module.params["model_path"]
-    if not image or not path:
-        raise LlmfleetError(f"service {service.name}: `image` and `model_path` are needed to start it")
-    found = docker.inspect("image", image)
-    if found is None and not module.check_mode:
-        raise LlmfleetError(f"service {service.name}: image {image} is not on this host; build or pull it first")
-    context, fingerprint = None, ""
-    # in check mode on a new host the model has not been fetched yet
-    if os.path.exists(path) or not module.check_mode:
-        try:
-            model = model_file.read(path)
-        except LlmfleetError as error:
-            raise LlmfleetError(f"service {service.name}: model {path}: {error}") from None
-        context, fingerprint = model.header.context_length or None, model.fingerprint
-    launch = ENGINES[service.engine].launch(service, path, context, module.params["api_key"])
-    wanted = spec.build(
-        service,
-        launch,
-        image=image,
-        image_id=found["Id"] if found else "",
-        model_fingerprint=fingerprint,
-        salt=salt,
-    )
-    return wanted, launch.secrets
-
-
-def check_port(docker: Docker, service: Service, before: spec.Spec | None, wanted: spec.Spec) -> None:
-    """Raise LlmfleetError when the port that a new or moved service needs is taken."""
-    if before is None or before["publish"] != wanted["publish"]:
-        listener = who_listens(docker, service.bind, service.port)
-        if listener:
-            raise LlmfleetError(
-                f"service {service.name}: port {service.port} on {service.bind} is taken by {listener}; "
-                "choose another `port` or stop it"
-            )
 
 
 def main() -> None:
@@ -212,13 +159,22 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
             action="create" if changes else "none",
             why="no engine is running yet",
         )
-    containers = {suffix: find(docker, name + suffix) for suffix in ("", lifecycle.PREVIOUS)}
+    containers = {suffix: find_own(docker, name + suffix) for suffix in ("", lifecycle.PREVIOUS)}
     specs = {suffix: spec.stored(container) for suffix, container in containers.items()}
     before = specs[""] or specs[lifecycle.PREVIOUS]
     wanted: spec.Spec | None = None
     secrets: t.Mapping[str, str] = {}
     if service.state == "started":
-        wanted, secrets = resolve(module, docker, service, before["salt"] if before else random_secrets.token_hex(8))
+        wanted, launch = resolve(
+            docker,
+            service,
+            image=service.image or module.params["image"],
+            model_path=module.params["model_path"],
+            api_key=module.params["api_key"],
+            salt=before["salt"] if before else random_secrets.token_hex(8),
+            foresee=module.check_mode,
+        )
+        secrets = launch.secrets
     seen = [lifecycle.describe(containers[suffix], specs[suffix]) for suffix in ("", lifecycle.PREVIOUS)]
     decision = lifecycle.decide(service.state, seen[0], seen[1], wanted)
     result: dict[str, t.Any] = {

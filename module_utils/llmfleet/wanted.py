@@ -1,0 +1,68 @@
+"""What a host must have for a service, looked at before anything changes. Edge code of the module llm_service."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ansible.module_utils.llmfleet import model_file, spec
+from ansible.module_utils.llmfleet.addresses import who_listens
+from ansible.module_utils.llmfleet.constants import LABEL_SERVICE
+from ansible.module_utils.llmfleet.docker_cli import Docker
+from ansible.module_utils.llmfleet.engines import ENGINES
+from ansible.module_utils.llmfleet.engines.base import Launch
+from ansible.module_utils.llmfleet.errors import LlmfleetError
+from ansible.module_utils.llmfleet.services import Service
+
+
+def find_own(docker: Docker, name: str) -> dict[str, t.Any] | None:
+    """Return the container ``name``; raise LlmfleetError when it belongs to somebody else."""
+    container = docker.inspect("container", name)
+    if container and LABEL_SERVICE not in (container["Config"].get("Labels") or {}):
+        raise LlmfleetError(
+            f"service {name}: a container of this name exists that llmfleet did not make; rename the service, "
+            f"or remove that container (docker rm {name})"
+        )
+    return container
+
+
+def resolve(
+    docker: Docker, service: Service, *, image: str, model_path: str, api_key: str, salt: str, foresee: bool
+) -> tuple[spec.Spec, Launch]:
+    """Return the wanted specification and how the engine is launched by it; raises LlmfleetError.
+
+    With ``foresee`` (check mode on a new host) the image and the model may still be missing.
+    """
+    if not image or not model_path:
+        raise LlmfleetError(f"service {service.name}: `image` and `model_path` are needed to start it")
+    found = docker.inspect("image", image)
+    if found is None and not foresee:
+        raise LlmfleetError(f"service {service.name}: image {image} is not on this host; build or pull it first")
+    context, fingerprint = None, ""
+    if os.path.exists(model_path) or not foresee:
+        try:
+            model = model_file.read(model_path)
+        except LlmfleetError as error:
+            raise LlmfleetError(f"service {service.name}: model {model_path}: {error}") from None
+        context, fingerprint = model.header.context_length or None, model.fingerprint
+    launch = ENGINES[service.engine].launch(service, model_path, context, api_key)
+    wanted = spec.build(
+        service,
+        launch,
+        image=image,
+        image_id=found["Id"] if found else "",
+        model_fingerprint=fingerprint,
+        salt=salt,
+    )
+    return wanted, launch
+
+
+def check_port(docker: Docker, service: Service, before: spec.Spec | None, wanted: spec.Spec) -> None:
+    """Raise LlmfleetError when the port that a new or moved service needs is taken."""
+    if before is None or before["publish"] != wanted["publish"]:
+        listener = who_listens(docker, service.bind, service.port)
+        if listener:
+            raise LlmfleetError(
+                f"service {service.name}: port {service.port} on {service.bind} is taken by {listener}; "
+                "choose another `port` or stop it"
+            )
