@@ -48,7 +48,7 @@ docs-check: dev ## fail when generated documentation is out of date
 	scripts/docs --check
 
 unit: dev ## the pure core, every module, packaging; seconds, no engine
-	pytest tests/unit $(PYTEST_ARGS)
+	pytest tests/unit -n 2 $(PYTEST_ARGS)
 
 integration: dev engine ## the deploy path and faults on a real engine with a real llama-server
 	pytest tests/integration -m "not full" -n 2 --dist loadfile $(PYTEST_ARGS)

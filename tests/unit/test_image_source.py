@@ -158,7 +158,9 @@ def test_a_path_that_points_outside_is_refused(tmp_path, name):
     assert not list(tmp_path.rglob("evil"))
 
 
-@pytest.mark.parametrize("content", [b"<html>", TREE[: len(TREE) // 2], packed({"README": ""})])
+@pytest.mark.parametrize(
+    "content", [b"<html>", TREE[: len(TREE) // 2], packed({"README": ""})], ids=["page", "truncated", "no sources"]
+)
 def test_what_is_no_source_archive_is_an_error(tmp_path, content):
     archive = tmp_path / "a.tar.gz"
     archive.write_bytes(content)
