@@ -115,6 +115,8 @@ def table(plans: t.Sequence[Data]) -> str:
             rows.append((plan["host"], "docker engine", engine["action"], "", engine["why"]))
         if image:
             rows.append((plan["host"], "llama.cpp image", image["action"], image["image"], image["why"]))
+        if not plan["services"]:
+            rows.append((plan["host"], "services", "none", "", "llm_services is empty or not set"))
         for service in plan["services"]:
             detail = ", ".join(
                 filter(None, [service["engine"], service["device"], service["model"], service["address"]])

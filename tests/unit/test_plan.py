@@ -33,6 +33,10 @@ def test_a_good_host_has_no_problems_and_every_row_says_why():
     assert len({line.index("ACTION") for line in text.splitlines()[:1]}) == 1
 
 
+def test_a_host_without_services_says_so():
+    assert "llm_services is empty or not set" in table([plan([])])
+
+
 @pytest.mark.parametrize(
     ("docker", "source", "action"),
     [
