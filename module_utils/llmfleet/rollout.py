@@ -125,12 +125,12 @@ class Rollout:
         if self._docker.inspect("container", self._name + PREVIOUS):
             self._discard(self._name)
             self._docker.text("rename", self._name + PREVIOUS, self._name)
-        self._docker.text("stop", "--time", str(STOP_SECONDS), self._name)
+        self._docker.text("stop", "-t", str(STOP_SECONDS), self._name)
 
     def remove(self) -> None:
         """Remove every container of the service and its secret files."""
         if self._docker.inspect("container", self._name):
-            self._docker.text("stop", "--time", str(STOP_SECONDS), self._name)
+            self._docker.text("stop", "-t", str(STOP_SECONDS), self._name)
         for suffix in (NEXT, "", PREVIOUS):
             self._discard(self._name + suffix)
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -146,7 +146,7 @@ class Rollout:
         """Stop .previous, then drop its restart policy: updating a running GPU container takes its GPUs away."""
         previous = self._name + PREVIOUS
         if self._docker.inspect("container", previous):
-            self._docker.text("stop", "--time", str(STOP_SECONDS), previous)
+            self._docker.text("stop", "-t", str(STOP_SECONDS), previous)
             self._docker.text("update", "--restart", "no", previous)
 
     def _roll_back(self, error: NotReadyError) -> t.NoReturn:

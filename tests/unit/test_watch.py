@@ -1,0 +1,134 @@
+"""Waiting for a container: death, restarts and silence end it; progress extends it."""
+
+from __future__ import annotations
+
+import json
+import types
+
+import pytest
+from ansible.module_utils.llmfleet import watch
+from ansible.module_utils.llmfleet.docker_cli import Docker
+from ansible.module_utils.llmfleet.engines import llama_server
+from ansible.module_utils.llmfleet.engines.base import Phase
+from ansible.module_utils.llmfleet.services import Verify
+from ansible.module_utils.llmfleet.verify import FailedError, NotYetError
+from ansible.module_utils.llmfleet.watch import NotReadyError, wait_ready
+
+SPEC = {"name": "chat", "engine": "test", "served_name": "chat", "memory": "1g"}
+UP = {"RestartCount": 0, "State": {"Status": "running", "StartedAt": "t0"}}
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(watch, "time", clock)
+    engine = types.SimpleNamespace(
+        HEALTH_PATH="/health",
+        FAILURES=llama_server.FAILURES,
+        PHASES=(Phase("starting", "", 5), Phase("loading model", "loading model", 60)),
+    )
+    monkeypatch.setattr(watch, "ENGINES", {"test": engine})
+    return clock
+
+
+def engine_room(clock, states, log=""):
+    """Return a Docker whose container is in ``states[t]`` from second t on; ``log`` may depend on the time."""
+
+    def run(argv, **_):
+        if argv[1] == "logs":
+            return 0, log(clock.now) if callable(log) else log, ""
+        state = [state for second, state in sorted(states.items()) if second <= clock.now][-1]
+        return (1, "", "Error: No such container: chat") if state is None else (0, json.dumps([state]), "")
+
+    return Docker(run)
+
+
+def never_ready(*_):
+    raise NotYetError("it says HTTP 503: Loading model")
+
+
+def wait(docker, monkeypatch, advance=never_ready, **verify):
+    monkeypatch.setattr(watch, "advance", advance)
+    return wait_ready(docker, SPEC, None, Verify(**verify))
+
+
+def test_ready_is_noticed(clock, monkeypatch):
+    def ready_after_three_seconds(_endpoint, _health, _name, _verify, report, begun):
+        if clock.now < 3:
+            never_ready()
+        report.levels["token"] = clock.now - begun
+
+    report = wait(engine_room(clock, {0: UP}), monkeypatch, ready_after_three_seconds)
+    assert list(report.levels) == ["process", "token"]
+    assert clock.now < 3.1
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"RestartCount": 0, "State": {"Status": "exited", "StartedAt": "t0", "ExitCode": 1}},
+        # code 0 is a death too, and with a restart policy the container runs again when we look
+        {"RestartCount": 0, "State": {"Status": "exited", "StartedAt": "t0", "ExitCode": 0}},
+        {"RestartCount": 1, "State": {"Status": "running", "StartedAt": "t0"}},
+        {"RestartCount": 0, "State": {"Status": "running", "StartedAt": "t1"}},
+    ],
+)
+def test_death_is_noticed_at_the_next_look(clock, monkeypatch, state):
+    docker = engine_room(clock, {0: UP, 2: state}, "error: invalid argument: --nope")
+    with pytest.raises(NotReadyError) as failure:
+        wait(docker, monkeypatch)
+    assert clock.now < 2.3
+    assert "does not know the argument --nope" in failure.value.diagnosis["cause"]
+
+
+def test_a_proven_failure_does_not_wait(clock, monkeypatch):
+    def refuses(*_):
+        raise FailedError("it serves other, not chat")
+
+    with pytest.raises(NotReadyError, match="serves other"):
+        wait(engine_room(clock, {0: UP}), monkeypatch, refuses)
+    assert clock.now == 0
+
+
+def test_silence_longer_than_the_phase_allows_ends_it(clock, monkeypatch):
+    with pytest.raises(NotReadyError, match="in phase `starting`") as failure:
+        wait(engine_room(clock, {0: UP}), monkeypatch)
+    assert 5 < clock.now < 7
+    assert "Loading model" in failure.value.diagnosis["evidence"]
+
+
+def test_a_later_phase_may_be_silent_for_longer(clock, monkeypatch):
+    with pytest.raises(NotReadyError, match="in phase `loading model`"):
+        wait(engine_room(clock, {0: UP}, "srv loading model '/models/m.gguf'"), monkeypatch)
+    assert 60 < clock.now < 63
+
+
+def test_progress_in_the_log_extends_the_wait_up_to_the_timeout(clock, monkeypatch):
+    docker = engine_room(clock, {0: UP}, lambda now: f"line {int(now)}")
+    with pytest.raises(NotReadyError, match="not ready after"):
+        wait(docker, monkeypatch, timeout=30)
+    assert 30 < clock.now < 32
+
+
+def test_a_container_removed_by_somebody_else_is_said_to_be(clock, monkeypatch):
+    with pytest.raises(NotReadyError, match="removed by somebody else"):
+        wait(engine_room(clock, {0: UP, 1: None}), monkeypatch)
+
+
+def test_the_process_level_wants_it_to_stay_up(clock, monkeypatch):
+    report = wait(engine_room(clock, {0: UP}), monkeypatch, level="process")
+    assert clock.now >= watch.PROCESS_SECONDS
+    assert list(report.levels) == ["process"]
