@@ -103,29 +103,34 @@ class Rollout:
         return report
 
     def restore(self) -> Report:
-        """Put .previous back under its own name with its own restart policy, running and verified."""
-        self._discard(self._name + NEXT)
-        self._discard(self._name)
-        self._docker.text("rename", self._name + PREVIOUS, self._name)
-        container = self._docker.inspect("container", self._name)
-        spec = stored(container)
-        if spec is None or container is None:
-            raise DockerError(f"container {self._name} has no readable label; start it by hand")
-        self._docker.text("update", "--restart", spec["restart_policy"], self._name)
-        if container["State"]["Status"] != "running":
-            self._docker.text("start", self._name)
+        """Put .previous back as it was, running and verified."""
+        spec = self._reinstate()
+        self._docker.text("start", self._name)
         # the bounds of the roll-out that failed are not what the previous container was accepted by
         report = self.verify(spec, Verify(level=self._verify.level, timeout=self._verify.timeout))
         self._prune_secrets(spec)
         return report
 
     def stop(self) -> None:
-        """Stop the service; a half-done roll-out is undone first, without starting anything."""
-        self._discard(self._name + NEXT)
+        """Stop the service; a half-done roll-out is undone first."""
         if self._docker.inspect("container", self._name + PREVIOUS):
-            self._discard(self._name)
-            self._docker.text("rename", self._name + PREVIOUS, self._name)
+            self._reinstate()
+        self._discard(self._name + NEXT)
         self._docker.text("stop", "-t", str(STOP_SECONDS), self._name)
+
+    def _reinstate(self) -> Spec:
+        """Give .previous its name and its restart policy back in place of what never was verified."""
+        for suffix in (NEXT, ""):
+            self._discard(self._name + suffix)
+        self._docker.text("rename", self._name + PREVIOUS, self._name)
+        container = self._docker.inspect("container", self._name)
+        spec = stored(container)
+        if spec is None or container is None:
+            raise DockerError(f"container {self._name} has no readable label; start it by hand")
+        # one whose policy is still its own may be running, and then it must not be updated
+        if container["HostConfig"]["RestartPolicy"]["Name"] != spec["restart_policy"]:
+            self._docker.text("update", "--restart", spec["restart_policy"], self._name)
+        return spec
 
     def remove(self) -> None:
         """Remove every container of the service and its secret files."""

@@ -304,6 +304,18 @@ def test_an_interrupted_hand_over_is_undone_when_the_old_service_is_wanted_again
     assert restart_policy(service.name) == "unless-stopped"
 
 
+def test_an_interrupted_hand_over_is_undone_by_stopping_the_service(service, tmp_path):
+    service(key=KEY)
+    first = container_id(service.name)
+    interrupt(service, tmp_path, f"rename {service.name}.next", key="second-key-0123456789")
+    assert service(key=KEY, state="stopped")["action"] == "stop"
+    assert container_id(service.name) == first
+    assert not running(service.name)
+    assert restart_policy(service.name) == "unless-stopped"
+    assert service(key=KEY)["action"] == "start"
+    assert answers(service, KEY)
+
+
 def test_an_interrupted_roll_out_that_then_fails_still_returns_to_the_old_service(service, tmp_path):
     service(key=KEY)
     interrupt(service, tmp_path, f"rename {service.name}.next", key="second-key-0123456789", args=["--no-such-flag"])
