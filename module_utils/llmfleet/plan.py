@@ -56,6 +56,9 @@ def plan_service(service: Service, facts: Data, image: Data, models: Data) -> Da
             f"that {service.model} was trained for"
         )
     reference = service.image or image["image"]
+    why = facts["gpu"]["reason"]
+    if facts["gpu"]["verdict"] == "gpu":
+        why += "; images for GPUs are not there yet, so it runs on the CPU"
     return {
         **row,
         "model": f"{service.model} ({model['action']})",
@@ -64,7 +67,7 @@ def plan_service(service: Service, facts: Data, image: Data, models: Data) -> Da
         "image_reference": reference,
         "address": f"{service.bind}:{service.port}",
         "device": "CPU",
-        "why": facts["gpu"]["reason"],
+        "why": why,
     }
 
 

@@ -33,6 +33,12 @@ def test_a_good_host_has_no_problems_and_every_row_says_why():
     assert len({line.index("ACTION") for line in text.splitlines()[:1]}) == 1
 
 
+def test_a_gpu_that_is_not_used_yet_is_named():
+    made = plan(gpu={"verdict": "gpu", "reason": "1 NVIDIA GPU with driver 580"})
+    assert made["services"][0]["device"] == "CPU"
+    assert made["services"][0]["why"].startswith("1 NVIDIA GPU with driver 580; images for GPUs are not there yet")
+
+
 def test_a_host_without_services_says_so():
     assert "llm_services is empty or not set" in table([plan([])])
 
