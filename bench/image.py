@@ -78,7 +78,7 @@ def main() -> None:
         cpu_level=result["cpu_level"],
         variant="cpu",
         architecture="amd64",
-        base=result["base"],
+        base="debian:bookworm",  # flags do not depend on it
     )
     cold = single_stage(request.flags())
     single = size(SINGLE)
