@@ -33,17 +33,23 @@ def find_clients() -> list[str]:
     return list(found.values())
 
 
+def ask_client(path: str, seconds: int = 20, run: TimedRunner = timed_run) -> tuple[Client, bool]:
+    """Return (what the client at ``path`` says of itself and of the engine, whether it gave no answer in time)."""
+    answer = run([path, "info", "--format", "{{json .}}"], seconds)
+    client = read_client(path, answer.rc, answer.out, answer.err)
+    if not client.buildx and not client.version:
+        said = run([path, "--version"], seconds)
+        client = Client(path, client.reachable, client.info, client.error, client_version(said.out))
+    return client, answer.timed_out
+
+
 def ask(paths: list[str], seconds: int, run: TimedRunner = timed_run) -> tuple[list[Client], str]:
     """Return (the clients with what they say, the engine's API version), with as few processes as can be."""
     clients: list[Client] = []
     for path in paths:
-        answer = run([path, "info", "--format", "{{json .}}"], seconds)
-        client = read_client(path, answer.rc, answer.out, answer.err)
-        if not client.buildx and not client.version:
-            said = run([path, "--version"], seconds)
-            client = Client(path, client.reachable, client.info, client.error, client_version(said.out))
+        client, timed_out = ask_client(path, seconds, run)
         clients.append(client)
-        if answer.timed_out or (client.reachable and client.buildx):
+        if timed_out or (client.reachable and client.buildx):
             break
     cli = choose_cli(clients)
     if cli is None or not cli.reachable:

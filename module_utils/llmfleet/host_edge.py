@@ -14,8 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ansible.module_utils.llmfleet.docker_cli import Docker, DockerError
-from ansible.module_utils.llmfleet.engine_info import Client, client_version, read_client
-from ansible.module_utils.llmfleet.timed_run import timed_run
 
 SYSTEM_DIRS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
@@ -31,16 +29,6 @@ def read_text(path: str) -> str:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-def ask_client(path: str) -> Client:
-    """Return what the docker client at ``path`` says of itself and of the engine."""
-    answer = timed_run([path, "info", "--format", "{{json .}}"], 20)
-    client = read_client(path, answer.rc, answer.out, answer.err)
-    if client.buildx or client.version:
-        return client
-    version = client_version(timed_run([path, "--version"], 20).out)
-    return Client(path, client.reachable, client.info, client.error, version)
 
 
 def images_present(docker: Docker, references: t.Sequence[str], lenient: bool = False) -> dict[str, dict[str, t.Any]]:

@@ -9,8 +9,6 @@ from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.llama_image import BuildRequest, published_tag
 from ansible.module_utils.llmfleet.registries import join_reference, split_reference
 
-SOURCES = ("auto", "pull", "build")
-
 
 @dataclass(frozen=True)
 class Published:

@@ -23,6 +23,7 @@ from ansible.module_utils.llmfleet.build_host import BuildFailed, BuildHost, dis
 from ansible.module_utils.llmfleet.cpu_level import architecture, cpu_features, cpu_level
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.engine_info import CLIENT_DIRS, summarise
+from ansible.module_utils.llmfleet.engine_look import ask_client
 from ansible.module_utils.llmfleet.image_builder import Settings, build_image, choose_source, no_source, pull_image
 from ansible.module_utils.llmfleet.image_choice import Choice, Published, acceptable, choose, keep
 from ansible.module_utils.llmfleet.source_fetch import Fetcher
@@ -164,7 +165,7 @@ class ImageJob:
         p = self.params
         own = [p["build_cli"]] if p["build_cli"] else [self.docker.executable, *(f"{d}/docker" for d in CLIENT_DIRS)]
         paths = {os.path.realpath(found): found for found in map(edge.find_program, filter(None, own)) if found}
-        clients = [edge.ask_client(path) for path in paths.values()]
+        clients = [ask_client(path)[0] for path in paths.values()]
         engine = summarise(clients, edge.find_program("dockerd"))
         if not engine.reachable:
             if self.check_mode:
