@@ -53,7 +53,7 @@ problem:
   description:
     - "The kind of problem when no engine answers, else empty: C(nothing_there), C(no_client), C(not_running),
       C(elsewhere) (DOCKER_HOST or a context points to another engine), C(no_permission), C(no_answer), C(not_docker),
-      C(other)."
+      C(desktop_off) (under WSL: Docker Desktop does not run, or does not serve this distribution), C(other)."
   returned: success
   type: str
 cli:
@@ -120,6 +120,36 @@ registry_mirrors:
   returned: success
   type: list
   elements: str
+desktop:
+  description: Whether the engine is Docker Desktop's.
+  returned: success
+  type: bool
+containerd_store:
+  description: Whether the engine keeps images in containerd's store.
+  returned: success
+  type: bool
+live_restore:
+  description: Whether containers outlive a restart of the engine as it runs now.
+  returned: success
+  type: bool
+runtimes:
+  description: Names of the container runtimes the engine knows.
+  returned: success
+  type: list
+  elements: str
+default_runtime:
+  description: The one that containers get without asking, or empty.
+  returned: success
+  type: str
+cdi_devices:
+  description: The CDI devices the engine has found; older engines do not tell.
+  returned: success
+  type: list
+  elements: str
+started_at:
+  description: When the engine's process began, in seconds since the epoch; null when it does not run on this host.
+  returned: success
+  type: float
 disk_free_bytes:
   description:
     - Free bytes where the engine keeps its images, or would keep them once installed; null when that place is not on

@@ -6,10 +6,10 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: host_info
-short_description: Look at a host's platform, GPUs and docker engine in one visit
+short_description: Look at everything on a host that the plan depends on, in one visit
 description:
-  - Returns what M(gpu_info) and M(docker_engine_info) return, and the platform. One module instead of three, because
-    the plan is made at every run, and on many hosts each visit costs.
+  - Returns what M(gpu_info) and M(docker_engine_info) return, and the platform, packages, daemon settings, disks and
+    clock. One module instead of many, because the plan is made at every run, and on many hosts each visit costs.
 options:
   timeout:
     description:
@@ -36,15 +36,23 @@ EXAMPLES = r"""
 
 RETURN = r"""
 platform:
-  description: The distribution and the machine's architecture as C(uname -m) names it.
+  description: The distribution and the machine.
   returned: always
   type: dict
-  sample:
-    os_family: Debian
-    distribution: Ubuntu
-    distribution_version: "24.04"
-    codename: noble
-    architecture: x86_64
+  contains:
+    os_family: {description: 'C(Debian), C(RedHat) or its own ID.', type: str, sample: Debian}
+    distribution: {description: Its name., type: str, sample: Ubuntu}
+    distribution_id: {description: Its ID in os-release., type: str, sample: ubuntu}
+    distribution_version: {description: Its version., type: str, sample: "24.04"}
+    codename:
+      description: Its codename, that of the Ubuntu it is made from where it says so.
+      type: str
+      sample: noble
+    architecture: {description: As C(uname -m) names it., type: str, sample: x86_64}
+    wsl: {description: Whether it runs under WSL., type: bool}
+    kernel: {description: The kernel's release., type: str}
+    cgroup_version: {description: C(1) or C(2)., type: str}
+    package_manager: {description: 'C(apt), C(dnf) or empty.', type: str}
 gpu:
   description: See M(gpu_info).
   returned: always
@@ -53,29 +61,78 @@ docker:
   description: See M(docker_engine_info).
   returned: always
   type: dict
+packages:
+  description: Packages of docker engines and of the NVIDIA container toolkit.
+  returned: always
+  type: dict
+  contains:
+    installed: {description: Version by name., type: dict, sample: {docker.io: 20.10.24+dfsg1-1+b3}}
+    held: {description: Names of those held at their version., type: list, elements: str}
+daemon:
+  description: What the docker daemon of this host is told.
+  returned: always
+  type: dict
+  contains:
+    path: {description: Its daemon.json., type: str, sample: /etc/docker/daemon.json}
+    text: {description: Content of that file; null when there is none or it cannot be read., type: str}
+    error: {description: 'Why it cannot be read, else empty.', type: str}
+    record: {description: What docker_daemon_config wrote down of its own work., type: dict}
+    flags:
+      description: Keys that its command line sets already, with the flag and where it was found.
+      type: dict
+      sample: {hosts: "-H fd:// (/lib/systemd/system/docker.service)"}
+toolkit:
+  description: What is there of the NVIDIA container toolkit.
+  returned: always
+  type: dict
+  contains:
+    ctk: {description: 'Path of C(nvidia-ctk), or empty.', type: str}
+    hook: {description: 'Path of the hook through which engines reach GPUs, or empty.', type: str}
+    hook_changed_at: {description: When it was put there (epoch); null without it., type: float}
+    cdi_specs: {description: The CDI specifications., type: list, elements: str}
+disks:
+  description:
+    - Room where the engine and containerd keep images, or will keep them. Empty when the engine is on another machine.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    path: {description: The folder., type: str, sample: /var/lib/docker}
+    free_bytes: {description: Free bytes there., type: int}
+    total_bytes: {description: Size of the file system., type: int}
+clock:
+  description: C(epoch), the host's clock in seconds since the epoch.
+  returned: always
+  type: dict
+package_lock:
+  description: Whether the package manager's lock is held, and by whom; see M(package_lock_info).
+  returned: always
+  type: dict
+apt_sources:
+  description: Files of apt's sources that name the repositories of C(docker) (Docker CE) and C(nvidia) (its toolkit).
+  returned: always
+  type: dict
 """
 
-import os
 import typing as t
-from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.llmfleet import engine_look, gpu_look
-from ansible.module_utils.llmfleet.platform_facts import distribution
+from ansible.module_utils.llmfleet import daemon_look, engine_look, gpu_look, host_look
 
 ARGUMENT_SPEC: dict[str, t.Any] = {"timeout": {"type": "int", "default": 20}}
-OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     seconds = module.params["timeout"]
-    text = next((Path(path).read_text(encoding="utf-8") for path in OS_RELEASE if os.path.exists(path)), "")
+    platform, docker = host_look.platform(), engine_look.look(seconds)
     module.exit_json(
         changed=False,
-        platform={**distribution(text), "architecture": os.uname().machine},
+        platform=platform,
         gpu=gpu_look.look(timeout=seconds),
-        docker=engine_look.look(seconds),
+        docker=docker,
+        daemon=daemon_look.look(seconds),
+        **host_look.look(platform, docker, seconds),
     )
 
 

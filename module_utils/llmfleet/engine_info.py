@@ -12,8 +12,16 @@ from dataclasses import asdict, dataclass
 
 CLIENT_DIRS = ("/usr/bin", "/usr/local/bin")
 DAEMON_DIRS = ("/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin")
+SYSTEMD_MARK = "/run/systemd/system"
 DEFAULT_ROOT = "/var/lib/docker"
 DEFAULT_ENDPOINTS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
+
+DESKTOP = "Docker Desktop"
+DESKTOP_STUB = re.compile(r"could not be found in this WSL \d+ distro")
+"""What Docker Desktop's program for distributions that it does not serve says instead of running a client."""
+
+CONTAINERD_STORE = ["driver-type", "io.containerd.snapshotter.v1"]
+"""The line of `docker info`'s DriverStatus that tells the containerd image store (docs.docker.com/engine/storage)."""
 
 BUILDX, EMBEDDED, NO_BUILDKIT = "buildx", "embedded", "none"
 
@@ -25,18 +33,25 @@ ELSEWHERE = "elsewhere"
 NO_PERMISSION = "no_permission"
 NO_ANSWER = "no_answer"
 NOT_DOCKER = "not_docker"
+DESKTOP_OFF = "desktop_off"
 OTHER = "other"
 
 
 @dataclass(frozen=True)
 class Client:
-    """A docker client and what it says of the engine."""
+    """A docker client and what it says of the engine; ``desktop``: it is Docker Desktop's, put here from Windows."""
 
     path: str
     reachable: bool
     info: t.Mapping[str, t.Any]
     error: str = ""
     version: str = ""
+    desktop: bool = False
+
+    @property
+    def stub(self) -> bool:
+        """Whether this is no client but Docker Desktop's word that it does not serve this distribution."""
+        return bool(DESKTOP_STUB.search(self.error))
 
     @property
     def buildx(self) -> bool:
@@ -74,9 +89,16 @@ class Engine:
     cgroup_version: str = ""
     containers_running: int | None = None
     registry_mirrors: tuple[str, ...] = ()
+    desktop: bool = False
+    containerd_store: bool = False
+    live_restore: bool = False
+    runtimes: tuple[str, ...] = ()
+    default_runtime: str = ""
+    cdi_devices: tuple[str, ...] = ()
 
     def as_result(self) -> dict[str, t.Any]:
-        return {**asdict(self), "registry_mirrors": list(self.registry_mirrors)}
+        values = asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def release(version: str) -> tuple[int, int] | None:
@@ -127,7 +149,20 @@ def diagnose(client: Client, dockerd: str) -> tuple[str, str]:
             f"permission denied on the docker engine's socket {where or ''}".rstrip()
             + "; become root, or add the user to the group docker",
         )
+    if client.stub:
+        return (
+            DESKTOP_OFF,
+            f"Docker Desktop does not serve this WSL distribution ({client.path} only says so); turn it on in Docker "
+            "Desktop under Settings > Resources > WSL integration, or take that program off the PATH to have an engine "
+            "installed here",
+        )
     refused = "cannot connect" in lower or "is the docker daemon running" in lower or "failed to connect" in lower
+    if client.desktop and (refused or not said):
+        return (
+            DESKTOP_OFF,
+            f"Docker Desktop serves this WSL distribution ({client.path} is its client) but does not run; start Docker "
+            "Desktop, or turn off its WSL integration to have an engine installed here",
+        )
     if refused and where and where not in DEFAULT_ENDPOINTS:
         return (
             ELSEWHERE,
@@ -165,6 +200,9 @@ def choose_builder(clients: t.Sequence[Client], cli: Client | None) -> tuple[str
 
 def summarise(clients: t.Sequence[Client], dockerd: str, api_version: str = "") -> Engine:
     """Return the facts about the engine from what its clients say."""
+    # Docker Desktop's own programs say nothing of an engine that is installed beside it
+    own = [client for client in clients if client.reachable or not (client.stub or client.desktop)]
+    clients = own if own or dockerd else clients
     cli = choose_cli(clients)
     build_cli, buildkit = choose_builder(clients, cli)
     if cli is None or not cli.reachable:
@@ -190,4 +228,11 @@ def summarise(clients: t.Sequence[Client], dockerd: str, api_version: str = "") 
         cgroup_version=str(info.get("CgroupVersion") or "1"),
         containers_running=running if isinstance(running, int) else None,
         registry_mirrors=tuple((info.get("RegistryConfig") or {}).get("Mirrors") or ()),
+        desktop=info.get("OperatingSystem") == DESKTOP,
+        containerd_store=CONTAINERD_STORE in (info.get("DriverStatus") or ()),
+        live_restore=bool(info.get("LiveRestoreEnabled")),
+        runtimes=tuple(sorted(info.get("Runtimes") or ())),
+        default_runtime=str(info.get("DefaultRuntime") or ""),
+        # older engines do not list them
+        cdi_devices=tuple(str(device["ID"]) for device in info.get("DiscoveredDevices") or () if device.get("ID")),
     )

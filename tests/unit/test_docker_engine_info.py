@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -87,6 +88,31 @@ def test_one_client_under_two_names_is_one(host):
 def test_the_disk_of_another_machine_is_not_ours(capsys, host):
     fake_docker(host / "first/docker", "28.2.2", {**SERVER, "Name": "elsewhere"})
     assert run(capsys)["disk_free_bytes"] is None
+
+
+def test_the_link_of_a_docker_desktop_that_ended(capsys, host):
+    (host / "first").mkdir()
+    (host / "first/docker").symlink_to("/mnt/wsl/docker-desktop/cli-tools/usr/bin/docker")
+    result = run(capsys)
+    assert (result["reachable"], result["problem"]) == (False, "desktop_off")
+    assert str(host / "first/docker") in result["error"]
+
+
+def test_since_when_the_engine_runs(capsys, host, monkeypatch):
+    monkeypatch.setattr(engine_look.daemon_look, "daemon_pid", os.getpid)
+    fake_docker(host / "first/docker", "28.2.2", {**SERVER, "ClientInfo": {"Plugins": [BUILDX]}})
+    began = time.time()
+    with subprocess.Popen(["/bin/sleep", "9"]) as child:
+        assert began - 0.5 < engine_look.started_at(child.pid) < time.time() + 0.5
+        child.kill()
+    assert run(capsys)["started_at"] == pytest.approx(engine_look.started_at(os.getpid()), abs=0.1)
+    assert engine_look.started_at(2**22 + 1) is None
+
+
+def test_the_process_of_another_machines_engine_is_not_looked_for(capsys, host, monkeypatch):
+    monkeypatch.setattr(engine_look.daemon_look, "daemon_pid", os.getpid)
+    fake_docker(host / "first/docker", "28.2.2", {**SERVER, "Name": "elsewhere", "ClientInfo": {}})
+    assert run(capsys)["started_at"] is None
 
 
 def test_nothing_there(capsys, host):  # noqa: ARG001

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from ansible.module_utils.llmfleet.engine_info import (
+    Client,
     choose_builder,
     choose_cli,
     client_version,
@@ -25,6 +27,12 @@ INFO = {
     "DockerRootDir": "/var/lib/docker",
     "Name": "host1",
     "ServerVersion": "28.2.2",
+    "OperatingSystem": "Debian GNU/Linux 12 (bookworm)",
+    "LiveRestoreEnabled": True,
+    "Runtimes": {"runc": {"path": "runc"}, "nvidia": {"path": "nvidia-container-runtime"}},
+    "DefaultRuntime": "runc",
+    "DriverStatus": [["Backing Filesystem", "extfs"]],
+    "DiscoveredDevices": [{"Source": "cdi", "ID": "nvidia.com/gpu=0"}, {"Source": "cdi", "ID": "nvidia.com/gpu=all"}],
 }
 BUILDX_PLUGIN = {"SchemaVersion": "0.1.0", "Vendor": "Docker Inc.", "Version": "v0.24.0", "Name": "buildx"}
 
@@ -114,13 +122,67 @@ def test_an_engine_that_answers():
         "cgroup_version": "2",
         "containers_running": 3,
         "registry_mirrors": ["https://mirror.example/"],
+        "desktop": False,
+        "containerd_store": False,
+        "live_restore": True,
+        "runtimes": ["nvidia", "runc"],
+        "default_runtime": "runc",
+        "cdi_devices": ["nvidia.com/gpu=0", "nvidia.com/gpu=all"],
     }
+
+
+def test_the_containerd_store_is_told_by_the_drivers_type():
+    said = {**INFO, "Driver": "overlayfs", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
+    assert summarise([read_client("/usr/bin/docker", 0, json.dumps(said), "")], "").containerd_store
+
+
+def test_docker_desktops_engine_is_known_by_its_system():
+    said = {**INFO, "OperatingSystem": "Docker Desktop", "Name": "docker-desktop"}
+    engine = summarise([replace(read_client("/usr/bin/docker", 0, json.dumps(said), ""), desktop=True)], "")
+    assert (engine.reachable, engine.desktop, engine.problem) == (True, True, "")
+
+
+STUB = """
+The command 'docker' could not be found in this WSL 2 distro.
+We recommend to activate the WSL integration in Docker Desktop settings.
+"""
+
+
+@pytest.mark.parametrize(("out", "err"), [(STUB, ""), ("", STUB)], ids=["stdout", "stderr"])
+def test_docker_desktops_stub_is_no_client(out, err):
+    path = "/mnt/c/Program Files/Docker/Docker/resources/bin/docker"
+    stub = read_client(path, 1, out, err)
+    engine = summarise([stub], "")
+    assert (engine.reachable, engine.problem) == (False, "desktop_off")
+    assert path in engine.error
+    assert "Settings > Resources > WSL integration" in engine.error
+
+
+def test_docker_desktop_that_does_not_run():
+    """Its client's link then leads nowhere, or the client finds no engine."""
+    link = Client("/usr/bin/docker", False, {}, desktop=True)
+    silent = replace(read_client("/usr/bin/docker", 1, "", DOWN), desktop=True)
+    for client_found in (link, silent):
+        engine = summarise([client_found], "")
+        assert engine.problem == "desktop_off"
+        assert "start Docker Desktop" in engine.error
+
+
+@pytest.mark.parametrize(
+    "dead", [read_client("/mnt/c/docker", 1, STUB, ""), Client("/usr/bin/docker", False, {}, "", "", True)]
+)
+def test_docker_desktop_has_no_say_over_an_engine_installed_beside_it(dead):
+    assert summarise([dead], "/usr/bin/dockerd").problem == "no_client"
+    refused = read_client("/opt/bin/docker", 1, "", DOWN)
+    assert summarise([dead, refused], "/usr/bin/dockerd").problem == "not_running"
+    assert summarise([dead, OLD], "/usr/bin/dockerd").cli == OLD.path
 
 
 def test_fields_an_old_engine_does_not_have():
     said = {"ServerVersion": "19.03.15", "RegistryConfig": None, "ClientInfo": {"Plugins": None}}
     engine = summarise([read_client("/usr/bin/docker", 0, json.dumps(said), "")], "")
     assert (engine.cgroup_version, engine.registry_mirrors, engine.containers_running) == ("1", (), None)
+    assert (engine.containerd_store, engine.runtimes, engine.cdi_devices) == (False, (), ())
 
 
 DOWN = f"Cannot connect to the Docker daemon at {SOCKET}. Is the docker daemon running?"
