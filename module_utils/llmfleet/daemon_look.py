@@ -177,8 +177,9 @@ def read_record(path: str) -> dict[str, t.Any]:
 
 
 def look(seconds: float = 20.0) -> dict[str, t.Any]:
-    """Return `daemon` of host_info: {path, text, error, record, flags}."""
+    """Return `daemon` of host_info: {path, text, error, record, flags}, without the passwords of proxies."""
     told = command_line(seconds)
     path = told.config_file or DAEMON_JSON
     text, error = read_daemon_json(path)
-    return {"path": path, "text": text, "error": error, "record": read_record(RECORD), "flags": told.flags()}
+    found = {"path": path, "text": text, "error": error, "record": read_record(RECORD), "flags": told.flags()}
+    return t.cast("dict[str, t.Any]", daemon_keys.masked(found))

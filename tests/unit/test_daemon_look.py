@@ -182,3 +182,12 @@ def test_a_daemon_with_a_pid_file_elsewhere_is_found(host):
         assert os.readlink(f"/proc/{found}/ns/pid") == os.readlink("/proc/self/ns/pid")
         (host / "run/docker.pid").write_text(str(pid))
         assert daemon_look.daemon_pid() == pid
+
+
+def test_the_password_of_a_proxy_does_not_leave_the_host(tmp_path, monkeypatch):
+    daemon_json = tmp_path / "daemon.json"
+    daemon_json.write_text('{"proxies": {"http-proxy": "http://user:secret@proxy.invalid:3128"}}')
+    monkeypatch.setattr(daemon_look, "DAEMON_JSON", str(daemon_json))
+    found = daemon_look.look()
+    assert "proxy.invalid" in found["text"]
+    assert "secret" not in str(found)
