@@ -118,6 +118,8 @@ def pending(
     origin = {key: value for key, value in earlier.items() if key != "swap"} or {
         "backup_file": backup,
         "created": not backup,
+        # what becomes true again when the engine does not take the change and the file goes back
+        "record_before": {key: value for key, value in record.items() if key != "pending"},
     }
     return {
         **origin,

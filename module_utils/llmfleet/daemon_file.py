@@ -27,10 +27,14 @@ def make_folder(folder: str) -> None:
 def write_temporary(folder: str, text: str) -> str:
     """Return the path of a new file in ``folder`` with ``text``, which is on the disk when this returns."""
     handle, path = tempfile.mkstemp(prefix=".llmfleet-", suffix=".json", dir=folder)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        os.remove(path)
+        raise
     return path
 
 

@@ -105,7 +105,13 @@ def test_a_file_is_made_and_removed_again(host):
     assert (mode(host.file), mode(host.file.parent), mode(host.record_file)) == (0o644, 0o755, 0o600)
     assert made["diff"]["before"] == ""
     assert made["diff"]["after"] == host.file.read_text()
-    assert host.record["pending"] == {"action": "reload", "backup_file": "", "created": True, "empty_first": {}}
+    assert host.record["pending"] == {
+        "action": "reload",
+        "backup_file": "",
+        "created": True,
+        "empty_first": {},
+        "record_before": {},
+    }
     host.applied()
     gone = host.run({"docker_engine": {}})
     assert (gone["changed"], gone["action"], gone["empty_first"]) == (True, "reload", {"registry-mirrors": []})
@@ -373,3 +379,13 @@ def test_what_a_run_that_ended_noted_is_kept(kind):
     earlier = {"action": "restart", "backup_file": "/b", "created": False, "empty_first": {}, "containers": [{"id": 1}]}
     found = docker_daemon_config.pending({"pending": earlier}, Action(kind), {}, "/later")
     assert found == earlier
+
+
+def test_the_record_before_the_first_change_is_kept_for_the_way_back(host):
+    host.run()
+    host.applied()
+    before = host.record
+    host.run({"docker_engine": {}})
+    assert host.record["pending"]["record_before"] == before
+    host.run({"docker_engine": {"debug": True}})
+    assert host.record["pending"]["record_before"] == before, "a second change goes back to the same start"
