@@ -58,7 +58,8 @@ integration-full: dev engine
 
 # what the tests run on, made by the project itself: a docker engine where none answers, and the image built from source
 engine: dev
-	ansible-playbook playbooks/docker_engine.yml playbooks/images.yml -i inventory/localhost -e llama_cpp_image_source=build
+	ansible-playbook playbooks/host.yml playbooks/images.yml -i inventory/localhost \
+		-e docker_engine_source=distro -e llama_cpp_image_source=build
 
 molecule: dev engine ## the roles on systemd hosts: check, converge, idempotence, verify
 	scripts/molecule

@@ -13,7 +13,8 @@ _CORE = str(Path(__file__).resolve().parent.parent / "module_utils")
 if _CORE not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_CORE)
 
-from ansible.module_utils.llmfleet.closing_report import closing_report  # noqa: E402 - needs the path above
+from ansible.module_utils.llmfleet import engine_plan, gpu_self_test, toolkit_plan  # noqa: E402 - needs the path above
+from ansible.module_utils.llmfleet.closing_report import closing_report  # noqa: E402
 from ansible.module_utils.llmfleet.plan import make_plan, problems_of, table  # noqa: E402
 from ansible.module_utils.llmfleet.services import without_secrets  # noqa: E402
 
@@ -41,6 +42,9 @@ class FilterModule:
         """Return filter name -> callable."""
         return {
             "llmfleet_problems": on_plain_data(problems_of),
+            "llmfleet_engine_plan": on_plain_data(engine_plan.make),
+            "llmfleet_gpu_self_test": on_plain_data(gpu_self_test.judge),
+            "llmfleet_toolkit_plan": on_plain_data(toolkit_plan.plan),
             "llmfleet_plan": on_plain_data(make_plan),
             "llmfleet_plan_table": on_plain_data(table),
             "llmfleet_without_secrets": on_plain_data(without_secrets),

@@ -4,43 +4,19 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible.module_utils.llmfleet import engine_plan, host_verdicts
 from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.services import Service, parse_all
 
 Data = dict[str, t.Any]
 
+NO_IMAGE: Data = {"action": "keep", "image": "", "why": "no service needs one"}
+
 ARCHITECTURES = ("x86_64", "aarch64")
 """Machine architectures (``uname -m``) that images are built for."""
 
-INSTALLABLE_FAMILIES = ("Debian",)
-"""OS families whose own docker package the docker_engine role installs."""
-
-
-def plan_engine(host: str, facts: Data, source: str) -> Data:
-    """Return {action, why} for the docker engine of a host; action keep, start or install. Raises BadInput."""
-    engine, platform = facts["docker"], facts["platform"]
-    if source == "mirror":
-        raise BadInput(
-            f"{host}: docker_engine_source `mirror` (Docker CE from a mirror) is not available in this version; "
-            "use `auto` or `distro`, or install Docker CE yourself and use `existing`"
-        )
-    if engine["reachable"]:
-        return {"action": "keep", "why": f"docker {engine['server_version']} answers"}
-    if source == "existing":
-        raise BadInput(
-            f"{host}: docker_engine_source is `existing`, but no docker engine answers ({engine['error']}); "
-            "install one or use `auto`"
-        )
-    if engine["problem"] == "not_running":
-        return {"action": "start", "why": "docker is installed but does not run"}
-    if engine["problem"] != "nothing_there":
-        raise BadInput(f"{host}: {engine['error']}")
-    if platform["os_family"] not in INSTALLABLE_FAMILIES:
-        raise BadInput(
-            f"{host}: docker cannot be installed on {platform['distribution']} {platform['distribution_version']} yet "
-            "(Debian and Ubuntu only); install it yourself, it is then used as it is"
-        )
-    return {"action": "install", "why": "no docker engine on this host: the distribution's docker.io is installed"}
+IMAGE_BYTES = 3 * 1024**3
+"""Free space that installing an engine and building or pulling an engine's image asks for (measured: 2.1 GB)."""
 
 
 def plan_service(service: Service, facts: Data, image: Data, models: Data) -> Data:
@@ -71,22 +47,26 @@ def plan_service(service: Service, facts: Data, image: Data, models: Data) -> Da
     }
 
 
-def make_plan(raw_services: t.Any, host: str, facts: Data, engine_source: str, image: Data, models: Data) -> Data:
-    """Return the plan of ``host``: {host, engine, image, models_changed, services, problems}.
+def make_plan(
+    raw_services: t.Any, host: str, facts: Data, engine: Data, toolkit: Data, image: Data, models: Data, now: float
+) -> Data:
+    """Return the plan of ``host``: {host, engine, toolkit, image, models_changed, services, warnings, problems}.
 
-    ``facts``: what host_info says; ``image`` and ``models``: what llama_cpp_image and model_fetch say in check mode.
-    Every problem is one sentence in ``problems``.
+    ``facts``: what host_info says; ``engine`` and ``toolkit``: the plans of docker_engine and
+    nvidia_container_toolkit; ``image`` and ``models``: what llama_cpp_image and model_fetch say in check mode;
+    ``image`` is empty where no service asks for one; ``now``: the controller's clock in seconds since the epoch. Every problem and warning is one sentence.
     """
-    problems: list[str] = []
-    plan: Data = {"host": host, "engine": {}, "image": image, "services": [], "problems": problems}
+    image = image or NO_IMAGE
+    changes = engine["action"] == "install" or image["action"] != "keep"
+    verdicts = host_verdicts.verdicts(facts, {"image_bytes": IMAGE_BYTES if changes else 0, "now": now, "gpu": False})
+    parts = (verdicts, engine, toolkit)
+    plan: Data = {"host": host, "engine": engine, "toolkit": toolkit, "image": image, "services": []}
+    plan["warnings"] = [warning for part in parts for warning in part["warnings"]]
+    plan["problems"] = problems = [f"{host}: {problem}" for part in parts for problem in part["problems"]]
     plan["models_changed"] = any(model["action"] != "keep" for model in models.values())
     architecture = facts["platform"]["architecture"]
     if architecture not in ARCHITECTURES:
         problems.append(f"{host}: architecture {architecture} is not supported ({', '.join(ARCHITECTURES)} are)")
-    try:
-        plan["engine"] = plan_engine(host, facts, engine_source)
-    except BadInput as problem:
-        problems.append(str(problem))
     try:
         services = parse_all(raw_services)
     except BadInput as problem:
@@ -110,22 +90,24 @@ def problems_of(raw_services: t.Any, host: str) -> list[str]:
 
 
 def table(plans: t.Sequence[Data]) -> str:
-    """Return the plans of all hosts as one text table: what will happen where, and why."""
+    """Return the plans of all hosts as one text table: what will happen where, and why; then the warnings."""
     rows = [("HOST", "WHAT", "ACTION", "DETAIL", "WHY")]
     for plan in plans:
-        engine, image = plan["engine"], plan["image"]
-        if engine:
-            rows.append((plan["host"], "docker engine", engine["action"], "", engine["why"]))
-        if image:
-            rows.append((plan["host"], "llama.cpp image", image["action"], image["image"], image["why"]))
+        host, image, toolkit = plan["host"], plan["image"], plan["toolkit"]
+        rows.append((host, "docker engine", *engine_plan.row(plan["engine"])))
+        if toolkit["action"] != "skip":
+            rows.append((host, "nvidia toolkit", toolkit["action"], toolkit["version"], toolkit["why"]))
+        if image["image"]:
+            rows.append((host, "llama.cpp image", image["action"], image["image"], image["why"]))
         if not plan["services"]:
-            rows.append((plan["host"], "services", "none", "", "llm_services is empty or not set"))
+            rows.append((host, "services", "none", "", "llm_services is empty or not set"))
         for service in plan["services"]:
             detail = ", ".join(
                 filter(None, [service["engine"], service["device"], service["model"], service["address"]])
             )
-            rows.append((plan["host"], f"service {service['name']}", service["state"], detail, service["why"]))
-    return _aligned(rows)
+            rows.append((host, f"service {service['name']}", service["state"], detail, service["why"]))
+    warnings = [f"warning: {plan['host']}: {warning}" for plan in plans for warning in plan["warnings"]]
+    return "\n".join([_aligned(rows), *warnings])
 
 
 def _aligned(rows: t.Sequence[t.Sequence[str]]) -> str:

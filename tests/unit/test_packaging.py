@@ -16,6 +16,13 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted(path.stem for path in (ROOT / "library").glob("*.py"))
 
 HARMLESS: dict[str, dict[str, t.Any]] = {
+    "docker_daemon_apply": {"path": "/nonexistent/daemon.json", "record_path": "/nonexistent/record.json"},
+    "docker_daemon_config": {
+        "path": "/nonexistent/daemon.json",
+        "record_path": "/nonexistent/record.json",
+        "contributions": {},
+        "engine_version": "20.10.24",
+    },
     "docker_engine_info": {"timeout": 1},
     "docker_engine_start": {"cli": "/nonexistent/docker", "dockerd": "/nonexistent/dockerd"},
     "gpu_info": {},
@@ -27,7 +34,14 @@ HARMLESS: dict[str, dict[str, t.Any]] = {
         "docker_cli": "/nonexistent/docker",
         "directory": "/nonexistent/services",
     },
+    "mirror_probe": {
+        "kind": "url",
+        "candidates": [{"name": "nowhere", "url": "http://127.0.0.1:1"}],
+        "cache_path": "/nonexistent/cache.json",
+    },
     "model_fetch": {"model": "tiny", "dest": "/nonexistent/models"},
+    "package_lock_info": {},
+    "signing_key": {"dest": "/nonexistent/key.asc", "state": "absent"},
 }
 """Arguments of each module with which check mode gets through main(); failing with a clear message is fine."""
 

@@ -5,36 +5,40 @@ from __future__ import annotations
 import pytest
 from ansible.module_utils.llmfleet.closing_report import closing_report
 from ansible.module_utils.llmfleet.plan import make_plan, problems_of, table
+from facts import NOW, host
 
-DEBIAN = {"os_family": "Debian", "distribution": "Debian", "distribution_version": "12", "architecture": "x86_64"}
-SUSE = {**DEBIAN, "os_family": "suse", "distribution": "openSUSE", "distribution_version": "15"}
-FACTS = {
-    "platform": DEBIAN,
-    "docker": {"reachable": True, "problem": "", "server_version": "20.10.24", "error": ""},
-    "gpu": {"verdict": "none", "reason": "no NVIDIA GPU on the PCI bus"},
-}
-DOWN = {"reachable": False, "problem": "nothing_there", "error": "no docker client", "server_version": None}
 IMAGE = {"action": "build", "image": "llmfleet/llama.cpp:cpu-0", "why": "no registry answers"}
 MODELS = {"tiny": {"action": "generate", "path": "/m/tiny.gguf", "gguf": {"context_length": 4096}}}
 SERVICE = {"name": "chat", "model": "tiny", "port": 8080}
 
 
-def plan(services=(SERVICE,), source="auto", **facts):
-    return make_plan(list(services), "gpu1", {**FACTS, **facts}, source, IMAGE, MODELS)
+ENGINE = {
+    "action": "keep",
+    "why": "docker 20.10.24 answers",
+    "daemon": {"action": "none", "changes": [], "why": ""},
+    "warnings": [],
+    "problems": [],
+}
+TOOLKIT = {"action": "skip", "version": "", "why": "no NVIDIA GPU", "warnings": [], "problems": []}
+
+
+def plan(services=(SERVICE,), engine=None, toolkit=None, now=NOW, **facts):
+    engine, toolkit = {**ENGINE, **(engine or {})}, {**TOOLKIT, **(toolkit or {})}
+    return make_plan(list(services), "gpu1", host("distro", **facts), engine, toolkit, IMAGE, MODELS, now)
 
 
 def test_a_good_host_has_no_problems_and_every_row_says_why():
     made = plan()
     assert made["problems"] == []
-    assert made["engine"] == {"action": "keep", "why": "docker 20.10.24 answers"}
     text = table([made])
+    assert "docker 20.10.24 answers" in text
     assert "no NVIDIA GPU on the PCI bus" in text
     assert "llama_server, CPU, tiny (generate), 127.0.0.1:8080" in text
     assert len({line.index("ACTION") for line in text.splitlines()[:1]}) == 1
 
 
 def test_a_gpu_that_is_not_used_yet_is_named():
-    made = plan(gpu={"verdict": "gpu", "reason": "1 NVIDIA GPU with driver 580"})
+    made = plan(gpu={"verdict": "gpu", "reason": "1 NVIDIA GPU with driver 580", "driver_version": "580.95.05"})
     assert made["services"][0]["device"] == "CPU"
     assert made["services"][0]["why"].startswith("1 NVIDIA GPU with driver 580; images for GPUs are not there yet")
 
@@ -43,42 +47,41 @@ def test_a_host_without_services_says_so():
     assert "llm_services is empty or not set" in table([plan([])])
 
 
-@pytest.mark.parametrize(
-    ("docker", "source", "action"),
-    [
-        (DOWN, "auto", "install"),
-        (DOWN, "distro", "install"),
-        ({**DOWN, "problem": "not_running"}, "auto", "start"),
-    ],
-)
-def test_an_engine_is_installed_or_started_only_when_none_answers(docker, source, action):
-    assert plan(source=source, docker=docker)["engine"]["action"] == action
+def test_each_stage_has_its_row_and_warnings_stand_below_the_table():
+    daemon = {"action": "reload", "changes": ["registry-mirrors"], "why": "a reload applies registry-mirrors"}
+    made = plan(
+        engine={"daemon": daemon, "warnings": ["a restart stops 2 containers"]},
+        toolkit={"action": "install", "version": "1.20.0-1", "why": "1 GPU"},
+    )
+    lines = table([made]).splitlines()
+    assert any("docker engine" in line and "daemon.json: a reload applies registry-mirrors" in line for line in lines)
+    assert any("nvidia toolkit" in line and "1.20.0-1" in line for line in lines)
+    assert lines[-1] == "warning: gpu1: a restart stops 2 containers"
+
+
+def test_without_services_no_image_is_asked_for():
+    made = make_plan([], "gpu1", host("distro"), ENGINE, TOOLKIT, {}, {}, NOW)
+    assert made["image"]["action"] == "keep"
+    assert "llama.cpp image" not in table([made])
 
 
 @pytest.mark.parametrize(
-    ("facts", "source", "services", "words"),
+    ("facts", "services", "words"),
     [
-        ({}, "mirror", [SERVICE], "`mirror` (Docker CE from a mirror) is not available"),
-        ({"docker": {**DOWN, "problem": "no_permission", "error": "not allowed"}}, "auto", [SERVICE], "not allowed"),
-        ({"docker": DOWN}, "existing", [SERVICE], "docker_engine_source is `existing`"),
+        ({"engine": {"problems": ["docker_engine_source is `existing`"]}}, [SERVICE], "docker_engine_source is"),
+        ({"toolkit": {"problems": ["the driver is too old"]}}, [SERVICE], "the driver is too old"),
+        ({"now": NOW + 100_000}, [SERVICE], "clock"),
         (
-            {"docker": DOWN, "platform": SUSE},
-            "auto",
-            [SERVICE],
-            "openSUSE 15",
-        ),
-        (
-            {"platform": {**DEBIAN, "architecture": "riscv64"}},
-            "auto",
+            {"platform": {"architecture": "riscv64"}},
             [SERVICE],
             "architecture riscv64 is not supported",
         ),
-        ({}, "auto", [{**SERVICE, "context_length": 8192}], "`context_length` 8192 is more than the 4096 tokens"),
-        ({}, "auto", [SERVICE, SERVICE], "`name` is used twice"),
+        ({}, [{**SERVICE, "context_length": 8192}], "`context_length` 8192 is more than the 4096 tokens"),
+        ({}, [SERVICE, SERVICE], "`name` is used twice"),
     ],
 )
-def test_what_cannot_work_is_named(facts, source, services, words):
-    made = plan(services, source, **facts)
+def test_what_cannot_work_is_named(facts, services, words):
+    made = plan(services, **facts)
     assert len(made["problems"]) == 1
     assert words in made["problems"][0]
     assert "gpu1" in made["problems"][0]
