@@ -112,6 +112,11 @@ apt_sources:
   description: Files of apt's sources that name the repositories of C(docker) (Docker CE) and C(nvidia) (its toolkit).
   returned: always
   type: dict
+registry_hosts:
+  description: The mirrors by registry in the hosts.toml files that the role docker_engine wrote.
+  returned: always
+  type: dict
+  sample: {ghcr.io: ["https://ghcr.m.daocloud.io"]}
 """
 
 import typing as t

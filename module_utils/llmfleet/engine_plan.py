@@ -178,6 +178,7 @@ def make(facts: Data, inputs: Data, probe: Data | None = None) -> Data:
     _plan_restart(plan, facts, inputs)
     held = CE in facts["packages"]["held"]
     rehold = CE in facts["packages"]["installed"] and inputs["hold"] != held and inputs["source"] == MIRROR
+    rehold = rehold and facts["platform"]["package_manager"] == "apt"  # dnf is told in our own source
     daemon = plan["daemon"]
     plan["needed"] = bool(
         plan["action"] != KEEP
@@ -185,7 +186,7 @@ def make(facts: Data, inputs: Data, probe: Data | None = None) -> Data:
         or daemon["action"] != "none"
         or plan["restarts"]
         or rehold
-        or inputs["registry_hosts"]
+        or (inputs["registry_hosts"] != facts["registry_hosts"] and not facts["docker"]["desktop"])
     )
     return plan
 

@@ -81,6 +81,10 @@ def names_repository(text: str, pattern: t.Pattern[str]) -> bool:
     return False
 
 
+HOSTS_MARK = "# Written by llmfleet"
+"""How the docker_engine role begins a hosts.toml."""
+
+
 def _at(root: str, path: str) -> str:
     return os.path.join(root, path.lstrip("/"))
 
@@ -168,6 +172,16 @@ def apt_sources(root: str = "/") -> dict[str, list[str]]:
     }
 
 
+def registry_hosts(root: str = "/") -> dict[str, list[str]]:
+    """Return `registry_hosts` of host_info: the mirrors by registry in those hosts.toml files that llmfleet wrote."""
+    found = {}
+    for path in sorted(glob.glob(_at(root, "/etc/docker/certs.d/*/hosts.toml"))):
+        text = read_text(path)
+        if text.startswith(HOSTS_MARK):
+            found[os.path.basename(os.path.dirname(path))] = re.findall(r'(?m)^\[host\."(.*)"\]$', text)
+    return found
+
+
 def look(found: Data, docker: Data, seconds: float = 20.0, root: str = "/") -> Data:
     """Return what host_info says besides platform (``found``), gpu, ``docker`` and daemon."""
     elsewhere = docker["reachable"] and docker["disk_free_bytes"] is None
@@ -178,4 +192,5 @@ def look(found: Data, docker: Data, seconds: float = 20.0, root: str = "/") -> D
         "clock": {"epoch": time.time()},
         "package_lock": package_lock.look(root),
         "apt_sources": apt_sources(root),
+        "registry_hosts": registry_hosts(root),
     }

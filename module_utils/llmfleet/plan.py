@@ -53,8 +53,9 @@ def make_plan(
     """Return the plan of ``host``: {host, engine, toolkit, image, models_changed, services, warnings, problems}.
 
     ``facts``: what host_info says; ``engine`` and ``toolkit``: the plans of docker_engine and
-    nvidia_container_toolkit; ``image`` and ``models``: what llama_cpp_image and model_fetch say in check mode;
-    ``image`` is empty where no service asks for one; ``now``: the controller's clock in seconds since the epoch. Every problem and warning is one sentence.
+    nvidia_container_toolkit; ``image`` and ``models``: what llama_cpp_image and model_fetch say in check mode,
+    ``image`` is empty where no service asks for one; ``now``: the controller's clock in seconds since the epoch.
+    Every problem and warning is one sentence.
     """
     image = image or NO_IMAGE
     changes = engine["action"] == "install" or image["action"] != "keep"

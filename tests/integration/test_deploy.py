@@ -154,7 +154,8 @@ def test_impossible_input_is_refused_before_anything_changes(tmp_path, tiny):
     hosts["twice"] = {**LOCAL, "llm_services": [good, {**good, "port": 18081}]}
     hosts["same-port"] = {**LOCAL, "llm_services": [good, {**good, "name": "test-other"}]}
     hosts["away"] = {"ansible_host": "127.0.0.1", "ansible_port": 1, "llm_services": [good]}
-    hosts["mirror"] = {**LOCAL, "llm_services": [good], "docker_engine_source": "mirror"}
+    dead = {"docker_engine_source": "mirror", "docker_engine_mirrors": [{"name": "dead", "url": "http://127.0.0.1:1"}]}
+    hosts["mirror"] = {**LOCAL, "llm_services": [good], **dead}
     # becoming another user through a sudo that is not there: what a host without sudo looks like
     hosts["no-sudo"] = {
         **LOCAL, "llm_services": [good], "ansible_become_exe": "/nonexistent/sudo", "ansible_become_user": "nobody",
@@ -167,7 +168,7 @@ def test_impossible_input_is_refused_before_anything_changes(tmp_path, tiny):
         "twice": "`name` is used twice",
         "same-port": "is taken by service test-bad",
         "away": "not reachable",
-        "mirror": "is not available in this version",
+        "mirror": "no mirror of Docker CE can be used (dead: ",
         "no-sudo": "cannot become root",
     }
     recap = output.partition("PLAY RECAP")[2]

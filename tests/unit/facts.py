@@ -48,6 +48,7 @@ BARE: dict[str, t.Any] = {
     "clock": {"epoch": NOW},
     "package_lock": {"held": False, "path": "", "pid": 0, "process": ""},
     "apt_sources": {"nvidia": [], "docker": []},
+    "registry_hosts": {},
 }
 """A Debian 12 server without an engine and without a GPU."""
 

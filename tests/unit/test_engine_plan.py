@@ -187,6 +187,9 @@ def test_docker_desktop_keeps_its_own_settings():
 
 
 def test_hosts_toml_without_the_containerd_store_is_a_warning():
-    plan = make(host("ce"), inputs(registry_hosts={"ghcr.io": ["https://ghcr.invalid"]}))
+    mirrors = {"ghcr.io": ["https://ghcr.invalid"]}
+    plan = make(host("ce"), inputs(registry_hosts=mirrors))
     assert "containerd image store" in plan["warnings"][0]
     assert plan["needed"] is True
+    assert make(host("ce", registry_hosts=mirrors), inputs(registry_hosts=mirrors))["needed"] is False
+    assert make(host("ce", registry_hosts=mirrors), inputs())["needed"] is True, "one that is not wanted any more goes"

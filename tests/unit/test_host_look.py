@@ -183,3 +183,13 @@ def test_the_module_says_what_plans_are_made_from():
             assert values.keys() <= said[part].keys(), part
     for disk in said["disks"]:
         assert disk.keys() == facts.BARE["disks"][0].keys()
+
+
+def test_only_those_hosts_toml_files_count_that_are_ours(tmp_path):
+    for registry, first_line in (("ghcr.io", "# Written by llmfleet; changes are overwritten."), ("quay.io", "# mine")):
+        folder = tmp_path / "etc/docker/certs.d" / registry
+        folder.mkdir(parents=True)
+        (folder / "hosts.toml").write_text(
+            f'{first_line}\nserver = "https://{registry}"\n\n[host."https://a.invalid"]\n[host."https://b.invalid"]\n'
+        )
+    assert host_look.registry_hosts(str(tmp_path)) == {"ghcr.io": ["https://a.invalid", "https://b.invalid"]}

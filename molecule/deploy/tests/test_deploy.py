@@ -23,7 +23,7 @@ print(answer.status, answer.read().decode())
 
 
 @pytest.fixture(scope="module")
-def service(host):
+def service():
     """The service as the inventory describes it."""
     inventory = yaml.safe_load((Path(__file__).parents[1] / "inventory.yml").read_text())
     return inventory["llm_hosts"]["vars"]["llm_services"][0]
