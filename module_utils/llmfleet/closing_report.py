@@ -9,7 +9,15 @@ import typing as t
 Data = t.Mapping[str, t.Any]
 
 
-def service_report(result: Data, prompt: str) -> str:
+ON_WSL = (
+    "  on WSL2       the LAN address above is that of the WSL virtual machine; Windows itself reaches it as localhost, "
+    "other machines use Windows' own address once it forwards port {port} (netsh interface portproxy, or "
+    "networkingMode=mirrored in .wslconfig)"
+)
+"""learn.microsoft.com/windows/wsl/networking"""
+
+
+def service_report(result: Data, prompt: str, wsl: bool) -> str:
     """Return the report of one started service from the result of the llm_service module."""
     service, urls, verified = result["service"], result["urls"], result["verification"]
     name = service.get("served_name") or service["name"]
@@ -24,6 +32,8 @@ def service_report(result: Data, prompt: str) -> str:
         f"  on the LAN    {lan}",
         f"  verified      {levels}",
     ]
+    if wsl and urls["lan"]:
+        lines.insert(3, ON_WSL.format(port=service["port"]))
     if verified.get("reply") is not None:
         speed = (
             f"{verified['tokens_per_second']} tokens/s" if verified.get("tokens_per_second") else "too short to time"
@@ -43,13 +53,13 @@ def service_report(result: Data, prompt: str) -> str:
     return "\n".join(lines)
 
 
-def closing_report(results: t.Sequence[Data], host: str) -> str:
-    """Return the report of one host: its running services, then those that are stopped or gone."""
+def closing_report(results: t.Sequence[Data], host: str, wsl: bool = False) -> str:
+    """Return the report of one host (``wsl``: it is a WSL2 machine): its running services, then the others."""
     parts = []
     for result in results:
         service = result["service"]
         if result.get("verification"):
-            parts.append(service_report(result, service.get("prompt", "")))
+            parts.append(service_report(result, service.get("prompt", ""), wsl))
         else:
             parts.append(f"service {service['name']}: {result['action']} ({result['why']})")
     return f"{host}\n" + "\n".join(parts) if parts else f"{host}: no services"

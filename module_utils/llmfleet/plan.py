@@ -50,7 +50,7 @@ def plan_service(service: Service, facts: Data, image: Data, models: Data) -> Da
 def make_plan(
     raw_services: t.Any, host: str, facts: Data, engine: Data, toolkit: Data, image: Data, models: Data, now: float
 ) -> Data:
-    """Return the plan of ``host``: {host, engine, toolkit, image, models_changed, services, warnings, problems}.
+    """Return the plan: {host, wsl, engine, toolkit, image, models_changed, services, warnings, problems}.
 
     ``facts``: what host_info says; ``engine`` and ``toolkit``: the plans of docker_engine and
     nvidia_container_toolkit; ``image`` and ``models``: what llama_cpp_image and model_fetch say in check mode,
@@ -64,6 +64,7 @@ def make_plan(
     plan: Data = {"host": host, "engine": engine, "toolkit": toolkit, "image": image, "services": []}
     plan["warnings"] = [warning for part in parts for warning in part["warnings"]]
     plan["problems"] = problems = [f"{host}: {problem}" for part in parts for problem in part["problems"]]
+    plan["wsl"] = facts["platform"]["wsl"]
     plan["models_changed"] = any(model["action"] != "keep" for model in models.values())
     architecture = facts["platform"]["architecture"]
     if architecture not in ARCHITECTURES:

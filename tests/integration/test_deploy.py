@@ -75,7 +75,7 @@ def test_the_second_run_changes_nothing(deployed):
 
 
 def test_the_plan_comes_first_and_says_why(deployed):
-    plan, _, rest = deployed["first"].partition("PLAY [Provide the docker engine]")
+    plan, _, rest = deployed["first"].partition("PLAY [Prepare the host]")
     assert "test-deploy" in plan
     assert "generate" in plan
     assert "CPU" in plan

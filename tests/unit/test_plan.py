@@ -110,3 +110,17 @@ def test_the_report_shows_the_reply_and_how_to_call():
         assert expected in text
     assert "service old: remove (state is absent)" in text
     assert "not published" in text
+
+
+def test_on_wsl_the_report_says_whose_address_it_prints():
+    result = {
+        "action": "keep",
+        "why": "it runs",
+        "service": {**SERVICE, "has_api_key": True},
+        "urls": {"host": "http://127.0.0.1:8080/v1", "lan": "http://172.20.1.2:8080/v1"},
+        "verification": {"levels": {"http": 0.1}},
+    }
+    assert "WSL virtual machine" in closing_report([result], "gpu1", wsl=True)
+    assert "forwards port 8080" in closing_report([result], "gpu1", wsl=True)
+    assert "WSL" not in closing_report([result], "gpu1")
+    assert plan(platform={"wsl": True})["wsl"] is True
