@@ -31,6 +31,9 @@ DISTRO_FAMILIES = ("Debian",)
 
 LATEST = "latest"
 
+HOSTS_TOML_SINCE = (28, 0)
+"""The release that reads hosts.toml; 26.1 was seen not to, for pulls and builds, with the containerd store or not."""
+
 RESTARTING = {REPLACE: "replacing the engine", UPGRADE: "upgrading the engine", DOWNGRADE: "downgrading the engine"}
 """Actions whose packages restart a running engine."""
 
@@ -156,7 +159,7 @@ def make(facts: Data, inputs: Data, probe: Data | None = None) -> Data:
     owner), registry_hosts, restart (another role's reason for a restart, "" for none).
     """
     plan: Data = {"repo": {}, "probe": {}, "mirrors": [], "version": inputs["version"], "packages": {}}
-    plan.update(warnings=[], problems=[], restarts=False, needed=False)
+    plan.update(warnings=[], problems=[], restarts=False, rehold=False, needed=False)
     plan["daemon"] = {"action": "none", "changes": [], "why": "", "path": facts["daemon"]["path"]}
     plan.update(action="", source="", why="")
     try:
@@ -176,19 +179,24 @@ def make(facts: Data, inputs: Data, probe: Data | None = None) -> Data:
         plan["packages"] = {name: wanted if name in VERSIONED else "" for name in CE_PACKAGES}
     _plan_daemon(plan, facts, inputs)
     _plan_restart(plan, facts, inputs)
-    held = CE in facts["packages"]["held"]
-    rehold = CE in facts["packages"]["installed"] and inputs["hold"] != held and inputs["source"] == MIRROR
-    rehold = rehold and facts["platform"]["package_manager"] == "apt"  # dnf is told in our own source
+    plan["rehold"] = plan["action"] == KEEP and inputs["source"] == MIRROR and _holds_differ(facts, inputs["hold"])
     daemon = plan["daemon"]
     plan["needed"] = bool(
         plan["action"] != KEEP
         or daemon["changes"]
         or daemon["action"] != "none"
         or plan["restarts"]
-        or rehold
+        or plan["rehold"]
         or (inputs["registry_hosts"] != facts["registry_hosts"] and not facts["docker"]["desktop"])
     )
     return plan
+
+
+def _holds_differ(facts: Data, hold: bool) -> bool:
+    """Whether a package of Docker CE is held that should not be, or the other way; dnf is told in our own source."""
+    packages = facts["packages"]
+    there = [name for name in CE_PACKAGES if name in packages["installed"]]
+    return facts["platform"]["package_manager"] == "apt" and any((name in packages["held"]) != hold for name in there)
 
 
 def _plan_daemon(plan: Data, facts: Data, inputs: Data) -> None:
@@ -211,10 +219,12 @@ def _plan_daemon(plan: Data, facts: Data, inputs: Data) -> None:
         plan["warnings"].append(
             f"images and containers in {before} are not seen any more once data-root is {after}; they stay on the disk"
         )
-    if inputs["registry_hosts"] and docker["reachable"] and not docker["containerd_store"]:
+    reads = (engine_info.release(version) or HOSTS_TOML_SINCE) >= HOSTS_TOML_SINCE
+    if inputs["registry_hosts"] and docker["reachable"] and not (reads and docker["containerd_store"]):
+        when = "only with the containerd image store; builds use them" if reads else "from release 28 on only"
         plan["warnings"].append(
-            f"docker {version} reads mirrors of other registries (hosts.toml) only with the containerd image store; "
-            "builds use them, for pulls give the mirror's name in the image"
+            f"docker {version} reads mirrors of other registries (hosts.toml) {when}; for pulls give the mirror's name "
+            "in the image"
         )
 
 

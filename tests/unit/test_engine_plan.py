@@ -186,10 +186,40 @@ def test_docker_desktop_keeps_its_own_settings():
     assert "Settings > Docker Engine" in plan["warnings"][0]
 
 
-def test_hosts_toml_without_the_containerd_store_is_a_warning():
+@pytest.mark.parametrize(
+    ("version", "store", "words"),
+    [
+        ("26.1.5", False, "from release 28 on only"),
+        ("26.1.5", True, "from release 28 on only"),
+        ("28.0.0", False, "only with the containerd image store; builds use them"),
+        ("28.0.0", True, ""),
+    ],
+)
+def test_hosts_toml_that_is_not_read_is_a_warning(version, store, words):
+    docker = {"server_version": version, "containerd_store": store}
+    warnings = make(host("ce", docker=docker), inputs(registry_hosts={"ghcr.io": ["https://ghcr.invalid"]}))["warnings"]
+    assert len(warnings) == bool(words)
+    assert words in "".join(warnings)
+
+
+def test_mirrors_of_other_registries_are_written_and_taken_back():
     mirrors = {"ghcr.io": ["https://ghcr.invalid"]}
-    plan = make(host("ce"), inputs(registry_hosts=mirrors))
-    assert "containerd image store" in plan["warnings"][0]
-    assert plan["needed"] is True
+    assert make(host("ce"), inputs(registry_hosts=mirrors))["needed"] is True
     assert make(host("ce", registry_hosts=mirrors), inputs(registry_hosts=mirrors))["needed"] is False
     assert make(host("ce", registry_hosts=mirrors), inputs())["needed"] is True, "one that is not wanted any more goes"
+
+
+@pytest.mark.parametrize(
+    ("held", "hold", "source", "rehold"),
+    [
+        (["docker-ce", "docker-ce-cli", "containerd.io"], True, "mirror", False),
+        (["docker-ce", "docker-ce-cli"], True, "mirror", True),
+        (["docker-ce"], False, "mirror", True),
+        ([], False, "mirror", False),
+        # an engine that is used as it is stays as it is
+        ([], True, "auto", False),
+    ],
+)
+def test_packages_that_somebody_released_are_held_again(held, hold, source, rehold):
+    plan = make(host("ce", packages={"held": held}), inputs(hold=hold, source=source))
+    assert (plan["rehold"], plan["needed"]) == (rehold, rehold)
