@@ -20,7 +20,7 @@ export LC_ALL := C.UTF-8
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deploy check remove test test-full lint docs docs-check unit integration integration-full engine molecule bench clean runtime dev
+.PHONY: help deploy check remove test test-full lint docs docs-check unit integration integration-full engine molecule molecule-full bench clean runtime dev
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-26s %s\n", $$1, $$2}'
@@ -36,7 +36,7 @@ remove: runtime ## take services, images, networks and files away (PURGE=models,
 
 test: lint docs-check unit integration molecule ## what CI runs
 
-test-full: test integration-full ## test, and what takes too long for it
+test-full: lint docs-check unit integration integration-full molecule-full ## test, and what takes too long for it
 
 lint: dev ## ruff, mypy, yamllint, ansible-lint, syntax check
 	scripts/lint
@@ -63,6 +63,9 @@ engine: dev
 
 molecule: dev engine ## the roles on systemd hosts: check, converge, idempotence, verify
 	scripts/molecule
+
+molecule-full: dev engine
+	LLMFLEET_MOLECULE=full scripts/molecule
 
 bench: dev ## measure against plain roles; prints medians and ratios
 	@set -e; for script in bench/*.py; do echo "bench: $$script"; python $$script; done
