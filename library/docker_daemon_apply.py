@@ -208,6 +208,8 @@ class Run:
             state = f"the old file was {back} and the docker engine runs as before; correct the setting, run again"
         else:
             left = {key: value for key, value in self.record.pending.items() if key == "containers"}
+            if file.known:
+                self.record.go_back()
             self.record.note({"action": "restart", **left})
             back = "the old file was put back, but" if file.known else "no earlier file is known to go back to, and"
             state = (

@@ -82,6 +82,7 @@ empty_first:
 config: {description: 'The content of the file, without passwords in URLs.', returned: success, type: dict}
 """
 
+import json
 import os
 import re
 import typing as t
@@ -92,7 +93,7 @@ from ansible.module_utils.llmfleet import daemon_file, daemon_json, daemon_look
 from ansible.module_utils.llmfleet.daemon_keys import NONE, RELOAD, Action, greater, masked, needed_action
 from ansible.module_utils.llmfleet.daemon_leaves import same
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
-from ansible.module_utils.llmfleet.host_edge import find_program
+from ansible.module_utils.llmfleet.host_edge import find_program, move_into_place
 
 ARGUMENT_SPEC: dict[str, t.Any] = {
     "contributions": {"type": "dict", "required": True},
@@ -139,10 +140,10 @@ def place(
             os.remove(real)
         else:
             new = not os.path.exists(real)
-            module.atomic_move(temporary, real)
+            move_into_place(module.atomic_move, temporary, real)
             if new:
                 os.chmod(real, 0o644)
-    except Exception:  # atomic_move raises those
+    except (LlmfleetError, OSError):
         daemon_file.write_record(record_path, old)
         raise
 
@@ -201,6 +202,10 @@ def converge(module: AnsibleModule) -> dict[str, t.Any]:
             rest = {key: value for key, value in merged.record.items() if key not in notes}
             new = {**rest, **{key: value for key, value in notes.items() if value}}
             place(module, real, None if gone else temporary, new, record)
+            mark = daemon_look.daemon_mark() if todo else ""
+            if mark:
+                # after the file, so that a daemon which starts just between the two is not taken for one that read it
+                daemon_file.write_record(params["record_path"], {**new, "pending": {**todo, "daemon": mark}})
     finally:
         with suppress(FileNotFoundError):
             os.remove(temporary)
@@ -210,7 +215,8 @@ def converge(module: AnsibleModule) -> dict[str, t.Any]:
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     # the arguments come back with the result; a proxy's user and password shall not
-    module.no_log_values.update(re.findall(r"://([^/@\s'\"]+@)", str(module.params["contributions"])))
+    given = json.dumps(module.params["contributions"], ensure_ascii=False)
+    module.no_log_values.update(re.findall(r"://([^/\s\"]+@)", given))
     try:
         result = converge(module)
     except LlmfleetError as error:

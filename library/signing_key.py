@@ -84,6 +84,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
+from ansible.module_utils.llmfleet.host_edge import move_into_place
 from ansible.module_utils.llmfleet.key_source import LIMIT, Found, Wanted, check_url, search, tls
 from ansible.module_utils.llmfleet.openpgp import BadKey, KeyFile, grouped, objection, parse_fingerprint, read
 
@@ -125,7 +126,7 @@ def write(module: AnsibleModule, path: str, content: bytes) -> None:
     temporary = os.path.join(module.tmpdir, "signing_key")
     with open(temporary, "wb") as file:
         file.write(content)
-    module.atomic_move(temporary, path)
+    move_into_place(module.atomic_move, temporary, path)
 
 
 def shown(prints: t.Sequence[str], mode: int) -> str:

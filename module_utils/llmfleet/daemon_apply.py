@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 import typing as t
+from contextlib import suppress
 
 from ansible.module_utils.llmfleet import daemon_file, daemon_json, daemon_keys, daemon_look, daemon_running
 from ansible.module_utils.llmfleet.daemon_control import Plain, wait_until
@@ -16,6 +17,7 @@ from ansible.module_utils.llmfleet.engine_info import read_client
 from ansible.module_utils.llmfleet.engine_process import EngineProblem
 from ansible.module_utils.llmfleet.engine_start import last_error
 from ansible.module_utils.llmfleet.errors import LlmfleetError
+from ansible.module_utils.llmfleet.host_edge import move_into_place
 from ansible.module_utils.llmfleet.timed_run import timed_run
 
 # a reload takes a tenth of a second on an idle host
@@ -80,7 +82,12 @@ class ConfigFile:
         real = os.path.realpath(self.path)
         new = not os.path.exists(real)
         if text is not None:
-            self._move(daemon_file.write_temporary(os.path.dirname(real), text), real)
+            temporary = daemon_file.write_temporary(os.path.dirname(real), text)
+            try:
+                move_into_place(self._move, temporary, real)
+            finally:
+                with suppress(FileNotFoundError):
+                    os.remove(temporary)
             if new:
                 os.chmod(real, 0o644)
         elif not new:

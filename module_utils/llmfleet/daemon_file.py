@@ -8,7 +8,7 @@ import tempfile
 import typing as t
 from contextlib import suppress
 
-from ansible.module_utils.llmfleet import daemon_json
+from ansible.module_utils.llmfleet import daemon_json, daemon_look
 from ansible.module_utils.llmfleet.daemon_keys import check, conflicts, masked
 from ansible.module_utils.llmfleet.daemon_leaves import Config
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
@@ -39,10 +39,10 @@ def write_temporary(folder: str, text: str) -> str:
 
 
 def read_record(path: str) -> Config:
-    """Return the record, {} when there is none."""
+    """Return the record, without what is pending no more; {} when there is none."""
     try:
-        with open(path, encoding="utf-8") as file:
-            return daemon_json.parse(file.read(), path)
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return daemon_look.still_pending(daemon_json.parse(file.read(), path))
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -74,11 +74,17 @@ def parse(text: str, path: str) -> Config:
         config = json.loads(text, parse_constant=not_json)
     except json.JSONDecodeError as error:
         _refuse(path, text, error.pos, f"broken JSON, {error.msg[:1].lower()}{error.msg[1:]}")
-    except RecursionError:
-        _refuse(path, text, 0, "too deeply nested")
+    except BadInput:
+        raise
+    except (RecursionError, ValueError):
+        _refuse(path, text, 0, "too deeply nested, or a number of too many digits")
     if not isinstance(config, dict):
         _refuse(path, text, len(text) - len(text.lstrip()), "the file must hold a mapping, { … }")
     _find_repeated_key(text, path)
+    try:
+        json.dumps(config, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:  # 1e999, and half of a pair of UTF-16, which JSON can spell
+        _refuse(path, text, 0, "it holds a number or a character that cannot be written again")
     return config
 
 
@@ -178,9 +184,11 @@ def foresee(daemon: t.Mapping[str, t.Any], contributions: Contributions, engine_
     """Return what the module docker_daemon_config will do on a host whose facts (``host_info``) are ``daemon``.
 
     ``engine_version`` is that of the running engine; "" says that none runs, and that the next start reads the file.
+    ``keys``: those that change; ``live_restore``: whether the file has it on afterwards.
     """
     path = daemon.get("path") or "/etc/docker/daemon.json"
     nothing: dict[str, t.Any] = {"changed": False, "action": NONE, "changes": [], "why": "", "problems": []}
+    nothing.update(keys=[], live_restore=False)
     if daemon.get("error"):
         return {**nothing, "problems": [str(daemon["error"])]}
     # the facts may come with their secrets masked; both sides masked are alike
@@ -194,8 +202,8 @@ def foresee(daemon: t.Mapping[str, t.Any], contributions: Contributions, engine_
     flags = daemon.get("flags") or {}
     problems = [*check(merged.config, engine_version, flags=flags), *conflicts(merged.config, flags, path)]
     kind, why = NONE, "the engine reads the file when it starts" if changed else ""
+    action = needed_action(before, merged.config, engine_version)
     if engine_version:
-        action = needed_action(before, merged.config, engine_version)
         kind = greater(action.kind, (record.get("pending") or {}).get("action", NONE))
         keys = ", ".join(sorted(key for key, needed in action.keys.items() if needed == kind))
         why = f"a reload applies {keys}" if kind == RELOAD else f"only a restart applies {keys}"
@@ -207,4 +215,6 @@ def foresee(daemon: t.Mapping[str, t.Any], contributions: Contributions, engine_
         "changes": list(merged.changes),
         "why": "" if kind == NONE and engine_version else why,
         "problems": problems if changed else [],
+        "keys": list(action.keys),
+        "live_restore": bool(merged.config.get("live-restore")),
     }

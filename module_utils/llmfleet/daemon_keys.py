@@ -34,7 +34,8 @@ CONFIG_FILE = "config-file"
 Config = t.Mapping[str, t.Any]
 
 _ABSENT: t.Any = object()
-_USERINFO = re.compile(r"([A-Za-z][\w+.-]*://)[^/@\s\"']+@")
+# up to the last @ before the path: a password may hold one, and an apostrophe, as they are
+_USERINFO = re.compile(r"([A-Za-z][\w+.-]*://)[^/\s\"]+@")
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,11 @@ def leaves(options: t.Mapping[str, t.Any], above: Path = ()) -> t.Iterator[tuple
         path = (*above, key)
         if value is None:
             continue
+        if path[0] in SETS and isinstance(value, dict):
+            raise BadInput(f"daemon.json: `{key}` must be a list, not {json.dumps(masked(value))}; write - before each")
         if isinstance(value, dict):
             yield from leaves(value, path)
-        elif path[0] in SETS and len(path) == 1 and isinstance(value, list):
+        elif path[0] in SETS and isinstance(value, list):
             yield from (((key, str(item)), True) for item in value)
         else:
             yield path, value

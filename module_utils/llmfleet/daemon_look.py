@@ -125,6 +125,27 @@ def daemon_pid() -> int:
     return 0
 
 
+def daemon_mark() -> str:
+    """Return what tells the dockerd that runs here from those before and after it, "" when none runs."""
+    pid = daemon_pid()
+    # the start in ticks since boot, field 22 as counted behind the name (proc_pid_stat(5)): no clock can be set wrong
+    ticks = read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19:20] if pid else []
+    return " ".join([*ticks, str(pid), read("/proc/sys/kernel/random/boot_id").strip()]) if ticks else ""
+
+
+def still_pending(record: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return the ``record`` of docker_daemon_config without what is pending once another dockerd runs than then.
+
+    That one has read the file when it started, as after a restart by hand or a reboot. What an interrupted run of
+    docker_daemon_apply left, containers to start or a file to swap, stays to be done.
+    """
+    pending = record.get("pending") or {}
+    noted = pending.get("daemon")
+    if not noted or pending.get("containers") or pending.get("swap") or daemon_mark() in ("", noted):
+        return dict(record)
+    return {key: value for key, value in record.items() if key != "pending"}
+
+
 def command_line(seconds: float = 20.0, run: TimedRunner = timed_run) -> CommandLine:
     """Return the command line of the running dockerd, or that with which the host would start it."""
     pid = daemon_pid()
@@ -172,7 +193,7 @@ def read_record(path: str) -> dict[str, t.Any]:
     """Return what docker_daemon_config wrote down of its work on daemon.json, {} when there is nothing."""
     with suppress(OSError, ValueError):
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
+        return still_pending(found) if isinstance(found, dict) else {}
     return {}
 
 

@@ -136,6 +136,9 @@ def _proxies(config: Config, _: Release) -> t.Iterator[str]:
 def _sizes(config: Config, _: Release) -> t.Iterator[str]:
     builder = config.get("builder") or {}
     gc = builder.get("gc") or {}
+    if not isinstance(gc, dict):
+        yield f"`builder.gc` must be a mapping such as {{enabled: true, defaultKeepStorage: 20GB}}, not {gc!r}"
+        gc = {}
     named = {
         "default-shm-size": config.get("default-shm-size"),
         **{

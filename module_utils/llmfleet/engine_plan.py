@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.module_utils.llmfleet import daemon_json, engine_info
+from ansible.module_utils.llmfleet import daemon_json, engine_info, engine_restart, engine_storage
 from ansible.module_utils.llmfleet.errors import BadInput
+from ansible.module_utils.llmfleet.mirror_index import version_key
 from ansible.module_utils.llmfleet.package_source import is_older, repository, satisfies
 
 Data = dict[str, t.Any]
@@ -31,11 +32,11 @@ DISTRO_FAMILIES = ("Debian",)
 
 LATEST = "latest"
 
-HOSTS_TOML_SINCE = (28, 0)
-"""The release that reads hosts.toml; 26.1 was seen not to, for pulls and builds, with the containerd store or not."""
+RESTARTING = {REPLACE: "its replacement", UPGRADE: "its upgrade", DOWNGRADE: "its downgrade"}
+"""Actions whose packages restart a running engine, and how that is called."""
 
-RESTARTING = {REPLACE: "replacing the engine", UPGRADE: "upgrading the engine", DOWNGRADE: "downgrading the engine"}
-"""Actions whose packages restart a running engine."""
+FOREIGN_RUNTIMES = ("containerd", "runc")
+"""The distribution's packages that containerd.io takes the place of; Kubernetes may run on them."""
 
 
 def _action(facts: Data, inputs: Data) -> tuple[str, str, str]:
@@ -82,6 +83,10 @@ def _action(facts: Data, inputs: Data) -> tuple[str, str, str]:
         return START, EXISTING, "docker is installed but does not run"
     if source == DISTRO:
         return INSTALL, DISTRO, "no docker engine on this host: the distribution's is installed"
+    foreign = next((name for name in FOREIGN_RUNTIMES if name in packages), "")
+    if foreign and source != MIRROR and not version and facts["platform"]["os_family"] in DISTRO_FAMILIES:
+        why = f"the distribution's {foreign} is here, perhaps for Kubernetes, and Docker CE would replace it"
+        return INSTALL, DISTRO, f"no docker engine on this host; {why}: the distribution's engine works with it"
     return INSTALL, MIRROR, "no docker engine on this host"
 
 
@@ -94,19 +99,16 @@ def _from_mirror(plan: Data, facts: Data, inputs: Data, probe: Data) -> None:
             names = ", ".join(mirror["name"] for mirror in inputs["mirrors"])
             raise BadInput(f"docker_engine_mirror `{inputs['mirror']}` is none of {names}; use one, or give a URL")
         chosen = chosen or [{"name": inputs["mirror"], "url": inputs["mirror"]}]
-    may_fall_back = inputs["source"] != MIRROR and plan["action"] == INSTALL
+    may_fall_back = inputs["source"] != MIRROR and not inputs["version"] and plan["action"] == INSTALL
     try:
         repo = repository(facts["platform"])
         if not probe:
-            roots = [{**mirror, "url": f"{mirror['url'].rstrip('/')}/{repo['path']}"} for mirror in chosen]
-            plan.update(repo=repo, probe={**repo, "package": CE, "candidates": roots}, mirrors=chosen)
+            places = [{**mirror, "url": f"{mirror['url'].rstrip('/')}/{repo['path']}"} for mirror in chosen]
+            plan.update(repo=repo, probe={**repo, "package": CE, "candidates": places}, mirrors=chosen)
             return
-        roots_by_name = {mirror["name"]: mirror["url"].rstrip("/") for mirror in chosen}
-        usable = [
-            {"name": found["name"], "url": roots_by_name[found["name"]]}
-            for found in probe["ranked"]
-            if found["name"] in roots_by_name
-        ]
+        roots = {f"{root}/{repo['path']}": root for root in (mirror["url"].rstrip("/") for mirror in chosen)}
+        ranked = [found for found in probe["ranked"] if found["url"] in roots]
+        usable = [{"name": found["name"], "url": roots[found["url"]]} for found in ranked]
         if not usable:
             said = "; ".join(f"{bad['name']}: {bad['why']}" for bad in probe["rejected"]) or "none is given"
             raise BadInput(f"no mirror of Docker CE can be used ({said})")
@@ -117,10 +119,12 @@ def _from_mirror(plan: Data, facts: Data, inputs: Data, probe: Data) -> None:
             source=DISTRO, mirrors=[], probe={}, why=f"{plan['why']}; {problem}: the distribution's is installed"
         )
         return
-    best = probe["ranked"][0]
-    installed = facts["packages"]["installed"].get(CE, "")
-    if inputs["version"] == LATEST and installed and best.get("package_version") == installed:
-        plan.update(action=KEEP, source=EXISTING, why=f"{CE} {installed} is the newest that {best['name']} offers")
+    best = ranked[0]
+    installed, offered = facts["packages"]["installed"].get(CE, ""), best.get("package_version")
+    # a mirror may also lag behind the one that was used before
+    if inputs["version"] == LATEST and installed and offered and version_key(offered) <= version_key(installed):
+        why = f"{CE} {installed} is installed, and {best['name']} offers nothing newer"
+        plan.update(action=KEEP, source=EXISTING, why=why)
         return
     speed = f"{best['bytes_per_second'] / 1e6:.1f} MB/s, " if best.get("bytes_per_second") else ""
     why = (
@@ -130,39 +134,22 @@ def _from_mirror(plan: Data, facts: Data, inputs: Data, probe: Data) -> None:
     plan.update(repo=repo, mirrors=usable, why=why)
 
 
-def _restart_words(facts: Data, inputs: Data, cause: str) -> tuple[str, str]:
-    """Return (problem, warning) of restarting the engine that runs now, at most one of them not empty."""
-    docker, policy = facts["docker"], inputs["restart_policy"]
-    running = docker["containers_running"] or 0
-    if policy == "refuse":
-        return (
-            f"{cause} needs a restart of the docker engine, and docker_engine_restart_policy is `refuse`; "
-            "set it to `allowed` when a restart suits you",
-            "",
-        )
-    if not running or docker["live_restore"]:
-        return "", ""
-    what = f"{cause} restarts the docker engine and stops its {running} running container{'s' * (running != 1)}"
-    if policy == "allowed":
-        return "", f"{what}; those with a restart policy come back by themselves, the others are started again"
-    return (
-        f"{what}; set docker_engine_restart_policy to `allowed` to accept that, or live-restore first "
-        "(docker_engine_daemon_options: {live-restore: true}), which takes effect without a restart",
-        "",
-    )
-
-
 def make(facts: Data, inputs: Data, probe: Data | None = None) -> Data:
     """Return the plan of the docker_engine role; ``probe`` is what mirror_probe said once the plan asked for it.
 
-    ``inputs``: source, version, allow_downgrade, hold, mirrors, mirror, restart_policy, contributions (options by
-    owner), registry_hosts, restart (another role's reason for a restart, "" for none).
+    ``inputs``: state, source, version, allow_downgrade, hold, mirrors, mirror, restart_policy, contributions (options
+    by owner), registry_hosts, restart (another role's reason for a restart, "" for none).
     """
     plan: Data = {"repo": {}, "probe": {}, "mirrors": [], "version": inputs["version"], "packages": {}}
     plan.update(warnings=[], problems=[], restarts=False, rehold=False, needed=False)
     plan["daemon"] = {"action": "none", "changes": [], "why": "", "path": facts["daemon"]["path"]}
     plan.update(action="", source="", why="")
     try:
+        if inputs["state"] == "absent":
+            raise BadInput(
+                "docker_engine_state is `absent`, and nothing can be deployed without an engine; take it away with "
+                "playbooks/remove.yml (make remove PURGE=engine)"
+            )
         plan["action"], plan["source"], plan["why"] = _action(facts, inputs)
         if plan["source"] == MIRROR:
             _from_mirror(plan, facts, inputs, probe or {})
@@ -177,8 +164,8 @@ def make(facts: Data, inputs: Data, probe: Data | None = None) -> Data:
     if plan["source"] == MIRROR:
         wanted = "" if inputs["version"] == LATEST else inputs["version"]
         plan["packages"] = {name: wanted if name in VERSIONED else "" for name in CE_PACKAGES}
-    _plan_daemon(plan, facts, inputs)
-    _plan_restart(plan, facts, inputs)
+    plan["warnings"] += _surprises(plan, facts, inputs)
+    _plan_restart(plan, facts, inputs, _plan_daemon(plan, facts, inputs))
     plan["rehold"] = plan["action"] == KEEP and inputs["source"] == MIRROR and _holds_differ(facts, inputs["hold"])
     daemon = plan["daemon"]
     plan["needed"] = bool(
@@ -192,6 +179,23 @@ def make(facts: Data, inputs: Data, probe: Data | None = None) -> Data:
     return plan
 
 
+def _surprises(plan: Data, facts: Data, inputs: Data) -> list[str]:
+    """Return what a user may not expect of the packages."""
+    packages, said = facts["packages"]["installed"], []
+    if inputs["version"] and plan["action"] in (KEEP, START) and CE not in packages and inputs["source"] != EXISTING:
+        said.append(
+            f"docker_engine_version {inputs['version']} concerns Docker CE and is not heeded: another engine is there "
+            "and stays; set docker_engine_source to `mirror` to replace it"
+        )
+    foreign = [name for name in FOREIGN_RUNTIMES if name in packages]
+    if plan["action"] == INSTALL and plan["source"] == MIRROR and foreign:
+        said.append(
+            f"containerd.io of Docker CE replaces {' and '.join(foreign)} of the distribution; what else runs on them, "
+            "such as Kubernetes, will notice"
+        )
+    return said
+
+
 def _holds_differ(facts: Data, hold: bool) -> bool:
     """Whether a package of Docker CE is held that should not be, or the other way; dnf is told in our own source."""
     packages = facts["packages"]
@@ -199,8 +203,8 @@ def _holds_differ(facts: Data, hold: bool) -> bool:
     return facts["platform"]["package_manager"] == "apt" and any((name in packages["held"]) != hold for name in there)
 
 
-def _plan_daemon(plan: Data, facts: Data, inputs: Data) -> None:
-    """Say what becomes of daemon.json."""
+def _plan_daemon(plan: Data, facts: Data, inputs: Data) -> Data:
+    """Say what becomes of daemon.json; return all that is foreseen of it."""
     docker, contributions = facts["docker"], inputs["contributions"]
     if docker["desktop"]:
         if any(contributions.values()):
@@ -208,27 +212,18 @@ def _plan_daemon(plan: Data, facts: Data, inputs: Data) -> None:
                 "Docker Desktop keeps its own daemon settings: enter what docker_engine_* asks for under Settings > "
                 "Docker Engine"
             )
-        return
+        return {}
     version = str(docker["server_version"] or "")
     foreseen = daemon_json.foresee(facts["daemon"], contributions, version)
     plan["problems"] += foreseen["problems"]
     plan["daemon"].update({key: foreseen[key] for key in ("action", "changes", "why")})
-    before = docker["root_dir"]
-    after = contributions.get("docker_engine", {}).get("data-root", "")
-    if before and after and before.rstrip("/") != after.rstrip("/"):
-        plan["warnings"].append(
-            f"images and containers in {before} are not seen any more once data-root is {after}; they stay on the disk"
-        )
-    reads = (engine_info.release(version) or HOSTS_TOML_SINCE) >= HOSTS_TOML_SINCE
-    if inputs["registry_hosts"] and docker["reachable"] and not (reads and docker["containerd_store"]):
-        when = "only with the containerd image store; builds use them" if reads else "from release 28 on only"
-        plan["warnings"].append(
-            f"docker {version} reads mirrors of other registries (hosts.toml) {when}; for pulls give the mirror's name "
-            "in the image"
-        )
+    options = contributions.get("docker_engine", {})
+    plan["warnings"] += engine_storage.hidden(docker, options, foreseen["keys"])
+    plan["warnings"] += engine_storage.unread(docker, options, foreseen["keys"], inputs["registry_hosts"])
+    return foreseen
 
 
-def _plan_restart(plan: Data, facts: Data, inputs: Data) -> None:
+def _plan_restart(plan: Data, facts: Data, inputs: Data, foreseen: Data) -> None:
     """Say whether the engine that runs now is restarted, and hold that against the restart policy."""
     if not facts["docker"]["reachable"] or facts["docker"]["desktop"]:
         return
@@ -242,7 +237,8 @@ def _plan_restart(plan: Data, facts: Data, inputs: Data) -> None:
     if not causes:
         return
     plan["restarts"] = True
-    problem, warning = _restart_words(facts, inputs, " and ".join(causes))
+    kept = engine_restart.outlive(facts["docker"], foreseen, packages=plan["action"] in RESTARTING)
+    problem, warning = engine_restart.words(facts["docker"], inputs["restart_policy"], " and ".join(causes), kept)
     plan["problems"] += filter(None, [problem])
     plan["warnings"] += filter(None, [warning])
 
@@ -250,5 +246,7 @@ def _plan_restart(plan: Data, facts: Data, inputs: Data) -> None:
 def row(plan: Data) -> tuple[str, str, str]:
     """Return (action, detail, why) of the engine's line in the printed plan."""
     daemon = plan["daemon"]
-    detail = f"daemon.json: {daemon['why'] or 'changes'}" if daemon["changes"] or daemon["action"] != "none" else ""
-    return plan["action"] or "refused", detail, plan["why"] or "; ".join(plan["problems"])
+    details = [f"daemon.json: {daemon['why'] or 'changes'}"] if daemon["changes"] or daemon["action"] != "none" else []
+    if plan["restarts"]:
+        details.append("Docker is restarted")
+    return plan["action"] or "refused", ", ".join(details), plan["why"] or "; ".join(plan["problems"])

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ansible.module_utils.llmfleet.docker_cli import Docker, DockerError
+from ansible.module_utils.llmfleet.errors import LlmfleetError
 
 SYSTEM_DIRS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
@@ -29,6 +30,19 @@ def read_text(path: str) -> str:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def move_into_place(move: t.Callable[[str, str], t.Any], temporary: str, path: str) -> None:
+    """Replace ``path`` by means of AnsibleModule.atomic_move, which raises mere Exceptions; raise what can be told."""
+    try:
+        move(temporary, path)
+    except OSError:
+        raise
+    except Exception as error:
+        why = getattr(error.__cause__, "strerror", None) or error
+        raise LlmfleetError(
+            f"{path} cannot be replaced: {why}; see whether it is a mount of its own or immutable (lsattr), undo that"
+        ) from error
 
 
 def images_present(docker: Docker, references: t.Sequence[str], lenient: bool = False) -> dict[str, dict[str, t.Any]]:

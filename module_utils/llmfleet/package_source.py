@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible.module_utils.llmfleet.errors import BadInput
+from ansible.module_utils.llmfleet.mirror_index import version_key
 
 Data = dict[str, t.Any]
 
@@ -87,12 +88,19 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
+def _as_written(installed: str, wanted: str) -> str:
+    """Return an installed package version without its epoch where ``wanted`` is given without one."""
+    return installed if ":" in wanted else installed.rpartition(":")[2]
+
+
 def satisfies(installed: str, wanted: str) -> bool:
     """Whether an installed package version is the wanted one: the same, or its beginning as in `26.1`."""
-    return installed == wanted or f"{upstream(installed)}.".startswith(f"{wanted}.")
+    return _as_written(installed, wanted) == wanted or f"{upstream(installed)}.".startswith(f"{wanted}.")
 
 
 def is_older(wanted: str, installed: str) -> bool:
     """Whether installing ``wanted`` (a version or its beginning) in place of ``installed`` is a downgrade."""
+    if "-" in wanted:  # that of a package, whose revision counts too
+        return bool(version_key(wanted) < version_key(_as_written(installed, wanted)))
     new = _numbers(upstream(wanted))
     return new < _numbers(upstream(installed))[: len(new)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.module_utils.llmfleet import engine_plan, host_verdicts
+from ansible.module_utils.llmfleet import engine_plan, host_verdicts, toolkit_plan
 from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.services import Service, parse_all
 
@@ -58,7 +58,7 @@ def make_plan(
     Every problem and warning is one sentence.
     """
     image = image or NO_IMAGE
-    changes = engine["action"] == "install" or image["action"] != "keep"
+    changes = engine["action"] not in (engine_plan.KEEP, engine_plan.START) or image["action"] != "keep"
     verdicts = host_verdicts.verdicts(facts, {"image_bytes": IMAGE_BYTES if changes else 0, "now": now, "gpu": False})
     parts = (verdicts, engine, toolkit)
     plan: Data = {"host": host, "engine": engine, "toolkit": toolkit, "image": image, "services": []}
@@ -97,8 +97,7 @@ def table(plans: t.Sequence[Data]) -> str:
     for plan in plans:
         host, image, toolkit = plan["host"], plan["image"], plan["toolkit"]
         rows.append((host, "docker engine", *engine_plan.row(plan["engine"])))
-        if toolkit["action"] != "skip":
-            rows.append((host, "nvidia toolkit", toolkit["action"], toolkit["version"], toolkit["why"]))
+        rows.append((host, "nvidia toolkit", *toolkit_plan.row(toolkit)))
         if image["image"]:
             rows.append((host, "llama.cpp image", image["action"], image["image"], image["why"]))
         if not plan["services"]:

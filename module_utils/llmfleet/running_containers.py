@@ -31,13 +31,17 @@ class Containers:
     def running(self) -> dict[str, Box]:
         """Return the running containers by id."""
         listed = self._docker("ps", "--quiet", "--no-trunc")
-        if listed.rc != 0:
-            raise LlmfleetError(
-                f"the containers of this host could not be listed: {listed.said or 'no answer in time'}"
-            )
         ids = listed.out.split()
-        # one that ended meanwhile makes the exit status bad, not what is said of the others
-        told = json.loads(self._docker("container", "inspect", *ids).out or "[]") if ids else []
+        looked = self._docker("container", "inspect", *ids) if listed.rc == 0 and ids else listed
+        try:
+            # one that ended meanwhile makes the exit status bad, not what is said of the others
+            told = json.loads(looked.out) if ids else []
+        except ValueError:
+            told = None
+        # no answer is not "none": a restart would stop them
+        if listed.rc != 0 or looked.timed_out or told is None:
+            why = looked.said if looked.err and not looked.timed_out else "no answer in time"
+            raise LlmfleetError(f"the containers of this host could not be listed: {why}; see docker's log, run again")
         boxes = (Box(one["Id"], one["Name"].lstrip("/"), int(one["State"]["Pid"])) for one in told)
         return {box.id: box for box in boxes if box.pid}
 

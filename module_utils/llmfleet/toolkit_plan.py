@@ -127,7 +127,7 @@ def _restart_why(facts: Data, action: str) -> str:
     changed_at = toolkit["hook_changed_at"]
     since = bool(toolkit["hook"]) and changed_at is not None and changed_at > docker["started_at"]
     unseen = since and RUNTIME not in docker["runtimes"]
-    return "the engine looks for the NVIDIA hooks only when it starts" if new or unseen else ""
+    return "the NVIDIA hooks, which it looks for only when it starts" if new or unseen else ""
 
 
 def _options(inputs: Data) -> Data:
@@ -139,6 +139,13 @@ def _options(inputs: Data) -> Data:
     if inputs["cdi"] == "true":
         options["features"] = {"cdi": True}
     return options
+
+
+def _set_up_by_others(made: Data, facts: Data) -> bool:
+    """Whether the engine knows the runtime from somebody else, whose settings (paths, arguments) stay as they are."""
+    owned = facts["daemon"]["record"].get("owned") or []
+    ours = any(OWNER in one.get("owners", ()) for one in owned)
+    return made["action"] == NONE and RUNTIME in facts["docker"]["runtimes"] and not ours
 
 
 def _absent(plan: Data, facts: Data) -> Data:
@@ -184,7 +191,7 @@ def plan(facts: Data, inputs: Data, probe: Data | None = None) -> Data:
     except BadInput as problem:
         return {**made, "action": REFUSE, "why": str(problem), "mirrors": [], "problems": [str(problem)]}
     made["daemon_options"] = options = _options(inputs)
-    made["contributions"] = {OWNER: options}
+    made["contributions"] = {} if _set_up_by_others(made, facts) else {OWNER: options}
     made["restart_why"] = _restart_why(facts, made["action"])
     made["restart"] = bool(made["restart_why"])
     made["needed"] = made["action"] in CHANGES or (made["cdi"] and REFRESHED_SPEC not in facts["toolkit"]["cdi_specs"])

@@ -46,6 +46,9 @@ def test_what_is_read(text, config):
         # the same name written in two ways
         ('{"d\\u0065bug": true, "debug": true}', "line 1, column 22", "the key debug is there twice"),
         ("[" * 100_000, "line 1, column 1", "too deeply nested"),
+        # what Python reads and cannot write again
+        ('{"mtu": 1e999}', "line 1, column 1", "cannot be written again"),
+        ('{"labels": ["a=\\ud800"]}', "line 1, column 1", "cannot be written again"),
     ],
 )
 def test_what_is_refused(text, where, why):
@@ -55,6 +58,21 @@ def test_what_is_refused(text, where, why):
     assert message.startswith(f"{PATH}, {where}: ")
     assert why in message
     assert message.endswith("; correct it by hand, it was not touched")
+
+
+def test_a_number_that_python_does_not_read_is_no_traceback(monkeypatch):
+    def too_long(*_, **__):
+        raise ValueError("Exceeds the limit (4300 digits) for integer string conversion")
+
+    monkeypatch.setattr(json, "loads", too_long)  # from Python 3.11 on, and in later fixes of older ones
+    with pytest.raises(BadInput, match="a number of too many digits; correct it by hand"):
+        parse('{"mtu": 1}', PATH)
+
+
+@pytest.mark.parametrize("key", ["insecure-registries", "labels"])
+def test_a_set_given_as_a_mapping_is_refused(key):
+    with pytest.raises(BadInput, match=f"`{key}` must be a list, not .*; write - before each"):
+        merge({}, {"engine": {key: {"r.test:5000": "x"}}}, {})
 
 
 def test_not_a_number_is_refused():

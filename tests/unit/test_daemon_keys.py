@@ -202,6 +202,11 @@ def test_a_good_configuration(version):
         ),
         ({"proxies": {"http_proxy": "x"}}, NEW, "`proxies.http_proxy` is not a key that docker reads"),
         ({"builder": {"gc": {"defaultKeepStorage": "much"}}}, NEW, "`builder.gc.defaultKeepStorage` must be a size"),
+        (
+            {"builder": {"gc": True}},
+            NEW,
+            "`builder.gc` must be a mapping such as {enabled: true, defaultKeepStorage: 20GB}",
+        ),
         ({"default-shm-size": "big"}, NEW, "`default-shm-size` must be a size such as 20GB, not big"),
         ({"features": {"cdi": "true"}}, NEW, "`features.cdi` must be true or false, without quotes, not 'true'"),
         ({"log-level": "loud"}, NEW, "`log-level` must be one of debug, info, warn, error and fatal, not loud"),
@@ -305,3 +310,5 @@ def test_masked():
         "a": ["http://********@h:1/x", "https://h"],
         "b": 1,
     }
+    # a password may hold these as they are (Go's net/url takes the last @)
+    assert masked('{"p": "http://u:p@s\'s@h:1", "m": "c@d"}') == '{"p": "http://********@h:1", "m": "c@d"}'

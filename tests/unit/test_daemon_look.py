@@ -191,3 +191,33 @@ def test_the_password_of_a_proxy_does_not_leave_the_host(tmp_path, monkeypatch):
     found = daemon_look.look()
     assert "proxy.invalid" in found["text"]
     assert "secret" not in str(found)
+
+
+def test_the_mark_of_a_daemon(monkeypatch):
+    monkeypatch.setattr(daemon_look, "daemon_pid", os.getpid)
+    mark = daemon_look.daemon_mark()
+    assert mark.split()[1] == str(os.getpid())
+    assert mark == daemon_look.daemon_mark() != ""
+    with subprocess.Popen(["sleep", "60"]) as other:
+        monkeypatch.setattr(daemon_look, "daemon_pid", lambda: other.pid)
+        assert daemon_look.daemon_mark().split()[0] != mark.split()[0]
+        other.kill()
+    monkeypatch.setattr(daemon_look, "daemon_pid", lambda: 0)
+    assert daemon_look.daemon_mark() == ""
+
+
+@pytest.mark.parametrize(
+    ("noted", "runs", "stays"),
+    [
+        ({"daemon": "1"}, "1", True),
+        ({"daemon": "1"}, "2", False),
+        ({"daemon": "1"}, "", True),
+        ({}, "2", True),
+        ({"daemon": "1", "containers": [{"id": "a"}]}, "2", True),
+        ({"daemon": "1", "swap": {"interim": "", "final": ""}}, "2", True),
+    ],
+)
+def test_what_another_daemon_has_read_is_not_pending(noted, runs, stays, monkeypatch):
+    monkeypatch.setattr(daemon_look, "daemon_mark", lambda: runs)
+    found = daemon_look.still_pending({"owned": [], "pending": {"action": "restart", **noted}})
+    assert ("pending" in found, "owned" in found) == (stays, True)

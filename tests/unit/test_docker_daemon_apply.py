@@ -13,7 +13,9 @@ from pathlib import Path
 
 import docker_daemon_apply
 import pytest
-from ansible.module_utils.llmfleet import daemon_apply, daemon_control
+from ansible.module_utils.llmfleet import daemon_apply, daemon_control, running_containers
+from ansible.module_utils.llmfleet.errors import LlmfleetError
+from ansible.module_utils.llmfleet.timed_run import Answer
 from ansible.module_utils.testing import patch_module_args
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -195,6 +197,54 @@ def test_a_restart_that_is_not_allowed(host, run, policy, words, check_mode):
     assert host.pending()["action"] == "restart"
 
 
+def test_a_restart_that_somebody_made_by_hand_counts(host, run, monkeypatch):
+    marks = {"now": "first"}
+    monkeypatch.setattr(daemon_apply.daemon_look, "daemon_mark", lambda: marks["now"])
+    host.containers(chat="no")
+    host.change({}, {"log-driver": "local"}, "restart", daemon="first")
+    assert run()["failed"]
+    marks["now"] = "second"
+    assert (run()["action"], host.events()) == ("none", [])
+    # an interrupted run has more to do than the restart
+    host.change({}, {"log-driver": "local"}, "restart", daemon="first", containers=[{"id": "x", "name": "x", "pid": 1}])
+    assert run(restart_policy="allowed")["action"] == "restart"
+
+
+def test_a_file_that_cannot_be_put_back_is_one_sentence(host, run, monkeypatch):
+    def immutable(*_: object) -> None:
+        raise Exception("Could not replace") from OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(docker_daemon_apply.AnsibleModule, "atomic_move", immutable)
+    host.change({"debug": True}, {}, "reload", empty_first={"debug": False})
+    result = run()
+    assert f"{host.file} cannot be replaced: Operation not permitted; see whether" in result["msg"]
+    assert not list(host.root.glob(".llmfleet-*"))
+
+
+@pytest.mark.parametrize(
+    ("listed", "looked", "why"),
+    [
+        (Answer(1, "", "denied"), Answer(0, "[]"), "denied"),
+        (Answer(None), Answer(0, "[]"), "no answer in time"),
+        (Answer(0, "1\n2\n"), Answer(None), "no answer in time"),
+        (Answer(0, "1\n"), Answer(None, '[{"Id"'), "no answer in time"),
+        (Answer(0, "1\n"), Answer(1, "", "the engine is gone"), "the engine is gone"),
+    ],
+)
+def test_containers_that_cannot_be_seen_are_not_none(listed, looked, why, monkeypatch):
+    monkeypatch.setattr(running_containers, "timed_run", lambda argv, _: listed if argv[1] == "ps" else looked)
+    with pytest.raises(LlmfleetError, match=f"could not be listed: {why}; see"):
+        running_containers.Containers().running()
+
+
+def test_containers_that_ended_meanwhile_are_left_out(monkeypatch):
+    answers = {"ps": Answer(0, "1\n2\n"), "container": Answer(1, "[]\n", "Error: No such container: 1")}
+    monkeypatch.setattr(running_containers, "timed_run", lambda argv, _: answers[argv[1]])
+    assert running_containers.Containers().running() == {}
+    answers["ps"] = Answer(0, "")
+    assert running_containers.Containers().running() == {}
+
+
 def test_live_restore_carries_containers_over_a_restart(host, run):
     host.containers(chat="no")
     host.change(LIVE, {**LIVE, "log-driver": "local"}, "restart")
@@ -265,11 +315,12 @@ def test_a_failed_restart_restores_file_daemon_and_containers(host, run):
 
 def test_a_daemon_that_does_not_come_back_is_tried_again_by_the_next_run(host, run):
     host.containers(chat="no")
-    host.change({}, {"log-driver": "local"}, "restart")
+    host.change({}, {"log-driver": "local"}, "restart", record_before={"owned": ["old"]})
     (host.root / "broken").touch()
     result = run(restart_policy="allowed")
     assert "the old file was put back, but the docker engine does not answer (going back: " in result["msg"]
     assert result["restored"] is False
+    assert json.loads(host.record.read_text())["owned"] == ["old"], "the record is that of the file that was put back"
     (host.root / "broken").unlink()
     result = run()
     assert (result["action"], result["containers_started"], host.pending()) == ("start", ["chat"], {})

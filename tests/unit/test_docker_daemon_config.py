@@ -79,6 +79,10 @@ class Host:
         found: dict[str, t.Any] = json.loads(self.record_file.read_text())
         return found
 
+    def pending(self) -> dict[str, t.Any]:
+        """What is pending, but for the daemon that runs on the machine of these tests."""
+        return {key: item for key, item in self.record["pending"].items() if key != "daemon"}
+
     def applied(self) -> None:
         """What docker_daemon_apply does in the end."""
         self.record_file.write_text(json.dumps({key: item for key, item in self.record.items() if key != "pending"}))
@@ -105,7 +109,7 @@ def test_a_file_is_made_and_removed_again(host):
     assert (mode(host.file), mode(host.file.parent), mode(host.record_file)) == (0o644, 0o755, 0o600)
     assert made["diff"]["before"] == ""
     assert made["diff"]["after"] == host.file.read_text()
-    assert host.record["pending"] == {
+    assert host.pending() == {
         "action": "reload",
         "backup_file": "",
         "created": True,
@@ -270,15 +274,16 @@ def test_check_mode_writes_nothing(host):
     assert "registry-mirror" in host.run({"x": {"registry-mirror": []}}, check=True)["msg"]
 
 
-def test_passwords_of_proxies_are_not_shown(host):
-    proxies = {"docker_engine": {"proxies": {"http-proxy": "http://me:hidden@proxy.test:3128"}}}
+@pytest.mark.parametrize("password", ["hidden", "p@hidden", "p'hidden"])
+def test_passwords_of_proxies_are_not_shown(host, password):
+    proxies = {"docker_engine": {"proxies": {"http-proxy": f"http://me:{password}@proxy.test:3128"}}}
     made = host.run(proxies)
     assert "hidden" not in json.dumps(made)
     assert "http://********@proxy.test:3128" in made["diff"]["after"]
-    assert host.config["proxies"]["http-proxy"] == "http://me:hidden@proxy.test:3128"
+    assert host.config["proxies"]["http-proxy"] == f"http://me:{password}@proxy.test:3128"
     changed = host.run({"docker_engine": {"proxies": {"http-proxy": "http://proxy.test"}}})
     assert "hidden" not in json.dumps(changed)
-    bad = host.run({"docker_engine": {"http-proxy": "http://me:hidden@made-up"}})
+    bad = host.run({"docker_engine": {"http-proxy": f"http://me:{password}@made-up"}})
     assert bad["failed"]
     assert "hidden" not in json.dumps(bad)
 
@@ -308,20 +313,33 @@ def test_a_folder_that_cannot_be_written(host):
     assert not host.record_file.exists()
 
 
-def test_a_write_that_fails_takes_the_record_back(host, monkeypatch, capsys):
+def immutable(*_: object) -> t.NoReturn:
+    """Fail as atomic_move does on a file that is immutable or a mount of its own."""
+    raise Exception("Unable to make 'a' into to 'b'") from OSError(1, "Operation not permitted")
+
+
+def full(*_: object) -> t.NoReturn:
+    raise OSError(28, os.strerror(28), "/etc/docker")
+
+
+@pytest.mark.parametrize(
+    ("fails", "said"),
+    [
+        (full, "No space left on device"),
+        (immutable, "daemon.json cannot be replaced: Operation not permitted; see whether"),
+    ],
+)
+def test_a_write_that_fails_takes_the_record_back(host, monkeypatch, capsys, fails, said):
     host.holds(FOREIGN)
     host.run({"docker_engine": {"debug": True}})
     before = host.everything()
 
-    def full(*_: object) -> t.NoReturn:
-        raise OSError(28, os.strerror(28), str(host.file))
-
-    monkeypatch.setattr(docker_daemon_config.AnsibleModule, "atomic_move", full)
+    monkeypatch.setattr(docker_daemon_config.AnsibleModule, "atomic_move", fails)
     arguments = {"contributions": MIRROR, "path": str(host.file), "record_path": str(host.record_file), "flags": {}}
     fakes = {"dockerd": str(host.root / "dockerd"), "cli": str(host.root / "docker")}
     with patch_module_args({**arguments, **fakes}), pytest.raises(SystemExit):
         docker_daemon_config.main()
-    assert "No space left on device" in json.loads(capsys.readouterr().out)["msg"]
+    assert said in json.loads(capsys.readouterr().out)["msg"]
     assert host.file.read_bytes() == before[str(host.file)]
     assert host.record_file.read_bytes() == before[str(host.record_file)]
     assert not list(host.file.parent.glob(".llmfleet-*"))
@@ -351,6 +369,8 @@ def test_a_broken_record_is_named(host):
     host.run()
     host.record_file.write_text("{")
     assert host.run()["msg"].startswith(f"{host.record_file}, line 1, column 2: broken JSON")
+    host.record_file.write_bytes(b"\xff")
+    assert host.run()["msg"].startswith(f"{host.record_file}, line 1, column 1: broken JSON")
 
 
 def test_a_reload_that_was_interrupted_is_not_taken_for_the_users_file(host):
@@ -365,7 +385,7 @@ def test_a_reload_that_was_interrupted_is_not_taken_for_the_users_file(host):
     assert host.run()["changed"] is True
     assert list(host.config) == ["debug", "registry-mirrors"]
     left = {key: item for key, item in pending.items() if key != "swap"}
-    assert host.record["pending"] == left
+    assert host.pending() == left
 
 
 def test_contributions_must_be_mappings(host):
@@ -389,3 +409,23 @@ def test_the_record_before_the_first_change_is_kept_for_the_way_back(host):
     assert host.record["pending"]["record_before"] == before
     host.run({"docker_engine": {"debug": True}})
     assert host.record["pending"]["record_before"] == before, "a second change goes back to the same start"
+
+
+def test_what_waits_names_the_daemon_that_has_not_read_the_file(host, monkeypatch, capsys):
+    marks = {"now": "first"}
+    monkeypatch.setattr(docker_daemon_config.daemon_look, "daemon_mark", lambda: marks["now"])
+    fixed = {"path": str(host.file), "record_path": str(host.record_file), "flags": {}}
+    fakes = {"dockerd": str(host.root / "dockerd"), "cli": str(host.root / "docker")}
+
+    def run(options: dict[str, t.Any]) -> t.Any:
+        with patch_module_args({**fixed, **fakes, "contributions": {"x": options}}), pytest.raises(SystemExit):
+            docker_daemon_config.main()
+        return json.loads(capsys.readouterr().out)
+
+    assert run({"log-driver": "local"})["action"] == "restart"
+    assert host.record["pending"]["daemon"] == "first"
+    assert run({"log-driver": "local"})["action"] == "restart", "the same daemon still runs"
+    marks["now"] = "second"
+    assert run({"log-driver": "local"})["action"] == "none", "somebody restarted it"
+    later = run({"log-driver": "local", "debug": True})
+    assert (later["action"], host.record["pending"]["backup_file"]) == ("reload", later["backup_file"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible.module_utils.llmfleet.engine_plan import make
+from ansible.module_utils.llmfleet.engine_plan import make, row
 from facts import host
 
 MIRRORS = [
@@ -16,6 +16,7 @@ NOT_RUNNING = {"reachable": False, "problem": "not_running", "error": "installed
 
 def inputs(**changes):
     return {
+        "state": "present",
         "source": "auto",
         "version": "",
         "allow_downgrade": False,
@@ -31,7 +32,8 @@ def inputs(**changes):
 
 
 def probed(*names, **best):
-    ranked = [{"name": name, "url": "https://probed.invalid", "bytes_per_second": 2e6, **best} for name in names]
+    urls = {mirror["name"]: f"{mirror['url'].rstrip('/')}/linux/debian" for mirror in MIRRORS}
+    ranked = [{"name": name, "url": urls[name], "bytes_per_second": 2e6, **best} for name in names]
     rejected = [{"name": mirror["name"], "why": "no answer"} for mirror in MIRRORS if mirror["name"] not in names]
     return {"ranked": ranked, "rejected": rejected}
 
@@ -68,6 +70,7 @@ def test_an_engine_that_is_there_stays_unless_something_else_is_asked_for(facts,
     ("facts", "wanted", "words"),
     [
         (host(), {"source": "existing"}, "docker_engine_source is `existing`"),
+        (host("ce"), {"state": "absent"}, "make remove PURGE=engine"),
         (host(docker={"problem": "no_permission", "error": "not allowed"}), {}, "not allowed"),
         (host("ce"), {"version": "20.10"}, "docker_engine_allow_downgrade"),
         (host("distro", packages={"installed": {}}), {"source": "mirror"}, "no known package owns"),
@@ -121,6 +124,15 @@ def test_latest_changes_nothing_when_the_newest_is_there():
     assert (plan["action"], plan["restarts"]) == ("keep", False)
     newer = make(host("ce"), inputs(version="latest"), probed("near", package_version="5:27.0.0-1"))
     assert newer["action"] == "upgrade"
+    behind = make(host("ce"), inputs(version="latest"), probed("near", package_version="5:26.1.4-1~debian.12~bookworm"))
+    assert (behind["action"], behind["restarts"]) == ("keep", False)
+
+
+def test_mirrors_of_one_name_are_told_apart():
+    mirrors = [{"name": "lan", "url": f"http://{host}.invalid"} for host in ("a", "b")]
+    ranked = [{"name": "lan", "url": f"http://{host}.invalid/linux/debian"} for host in ("b", "a")]
+    plan = make(host(), inputs(mirrors=mirrors), {"ranked": ranked, "rejected": []})
+    assert [mirror["url"] for mirror in plan["mirrors"]] == ["http://b.invalid", "http://a.invalid"]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +149,7 @@ def test_latest_changes_nothing_when_the_newest_is_there():
 @pytest.mark.parametrize(
     ("wanted", "cause"),
     [
-        ({"source": "mirror", "version": "27"}, "upgrading the engine"),
+        ({"source": "mirror", "version": "27"}, "its upgrade"),
         ({"contributions": {"docker_engine": {"log-driver": "local"}}}, "daemon.json"),
         ({"restart": "the new GPU hooks"}, "the new GPU hooks"),
     ],
@@ -149,6 +161,26 @@ def test_a_restart_is_held_against_the_policy(policy, running, live_restore, pro
     for said, expected in ((plan["problems"], problem), (plan["warnings"], warning)):
         assert len(said) == bool(expected)
         assert all(expected in sentence and cause in sentence for sentence in said)
+
+
+@pytest.mark.parametrize(
+    ("live", "options", "more", "problem"),
+    [
+        # turned on by a reload before the restart
+        (False, {"live-restore": True, "log-driver": "local"}, {}, ""),
+        # and off by one after it
+        (True, {"log-driver": "local"}, {"daemon": {"text": '{"live-restore": false}'}}, ""),
+        # the packages restart the engine before the settings are applied
+        (False, {"live-restore": True}, {"version": "27", "source": "mirror"}, "or live-restore first"),
+        (True, {"data-root": "/data"}, {}, "or stop them first: live-restore does not help here"),
+    ],
+)
+def test_live_restore_counts_the_way_it_will_be_applied(live, options, more, problem):
+    facts = host("ce", docker={"containers_running": 2, "live_restore": live}, daemon=more.pop("daemon", {}))
+    plan = make(facts, inputs(contributions={"docker_engine": options}, **more))
+    assert plan["restarts"] is True
+    assert len(plan["problems"]) == bool(problem)
+    assert problem in "".join(plan["problems"])
 
 
 def test_a_reload_asks_nobody():
@@ -223,3 +255,26 @@ def test_mirrors_of_other_registries_are_written_and_taken_back():
 def test_packages_that_somebody_released_are_held_again(held, hold, source, rehold):
     plan = make(host("ce", packages={"held": held}), inputs(hold=hold, source=source))
     assert (plan["rehold"], plan["needed"]) == (rehold, rehold)
+
+
+def test_a_version_is_not_heeded_silently_and_not_replaced_by_another_engine():
+    kept = make(host("distro"), inputs(version="26.1"))
+    assert (kept["action"], len(kept["warnings"])) == ("keep", 1)
+    assert "docker_engine_source to `mirror`" in kept["warnings"][0]
+    nowhere = make(host(), inputs(version="26.1"), probed())
+    assert "no mirror of Docker CE can be used" in nowhere["problems"][0]
+
+
+def test_somebodys_containerd_is_not_replaced_unasked():
+    there = {"installed": {"containerd": "1.6.20~ds1-1+b1", "runc": "1.1.5+ds1-1+b1"}}
+    plan = make(host(packages=there), inputs())
+    assert (plan["action"], plan["source"]) == ("install", "distro")
+    assert "Kubernetes" in plan["why"]
+    asked = make(host(packages=there), inputs(source="mirror"), probed("near"))
+    assert asked["source"] == "mirror"
+    assert "containerd and runc of the distribution" in asked["warnings"][0]
+
+
+def test_a_restart_shows_in_the_row():
+    assert "Docker is restarted" in row(make(host("ce"), inputs(restart="the NVIDIA hooks")))[1]
+    assert row(make(host("ce"), inputs()))[1] == ""

@@ -77,6 +77,11 @@ def test_the_version_of_the_program_in_that_of_the_package(package, program):
         ("5:26.10.0-1~debian.12~bookworm", "26.1", False, True),
         ("5:26.1.5-1~debian.12~bookworm", "5:20.10.24~3-0~debian-bookworm", False, True),
         ("5:9.0.0-1", "26", False, False),
+        # that of a package, without its epoch, and with another revision
+        ("5:26.1.5-1~debian.12~bookworm", "26.1.5-1~debian.12~bookworm", True, False),
+        ("3:26.1.5-1.el9", "26.1.5-1.el9", True, False),
+        ("5:26.1.5-2~debian.12~bookworm", "5:26.1.5-1~debian.12~bookworm", False, True),
+        ("5:26.1.5-1~debian.12~bookworm", "26.1.5-2~debian.12~bookworm", False, False),
     ],
 )
 def test_versions_compare_by_their_numbers(installed, wanted, same, older):

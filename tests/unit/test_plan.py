@@ -16,6 +16,7 @@ ENGINE = {
     "action": "keep",
     "why": "docker 20.10.24 answers",
     "daemon": {"action": "none", "changes": [], "why": ""},
+    "restarts": False,
     "warnings": [],
     "problems": [],
 }

@@ -183,12 +183,13 @@ def test_the_next_url_is_used_and_the_refusal_told(host, server):
     assert result["url"] == server.url("right")
     assert [item["url"] for item in result["refused"]] == [server.url("missing"), server.url("wrong")]
     assert [item["fingerprints"] for item in result["refused"]] == [[], [WRONG]]
-    # a server that is merely down is no reason to worry
-    assert len(result["warnings"]) == 1
+    # a server that is merely down is no reason to worry; other tests of this process may have warned of their own
+    warnings = [warning for warning in map(json.dumps, result["warnings"]) if server.url("") in warning]
+    assert len(warnings) == 1
     assert (
         f"{server.url('wrong')} serves the key {grouped(WRONG)}; wanted is {grouped(RIGHT)}; "
         f"the signing key was taken from {server.url('right')} instead"
-    ) in json.dumps(result["warnings"])
+    ) in warnings[0]
     assert server.asked == ["missing", "wrong", "right"]
 
 

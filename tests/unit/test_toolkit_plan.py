@@ -52,6 +52,7 @@ def facts(**parts: dict[str, t.Any]) -> dict[str, t.Any]:
         "packages": {"installed": {}, "held": []},
         "apt_sources": {"nvidia": [], "docker": []},
         "toolkit": {"ctk": "", "hook": "", "hook_changed_at": None, "cdi_specs": []},
+        "daemon": {"record": {}},
     }
     return {name: {**values, **parts.get(name, {})} for name, values in base.items()}
 
@@ -330,3 +331,10 @@ def test_a_driver_older_than_all_images_leaves_the_test_out_and_says_so():
     plan_ = made({"gpu": {"driver_version": "390.157"}})
     assert not plan_["self_test"]
     assert "driver 390.157 is older" in plan_["warnings"][0]
+
+
+def test_a_runtime_that_somebody_else_set_up_stays_as_it_is():
+    known = {"docker": {**engine(), "runtimes": ["nvidia", "runc"]}, **installed()}
+    assert made(known)["contributions"] == {}
+    owned = {"record": {"owned": [{"path": ["runtimes", "nvidia", "path"], "owners": ["nvidia_container_toolkit"]}]}}
+    assert "nvidia_container_toolkit" in made({**known, "daemon": owned})["contributions"]
