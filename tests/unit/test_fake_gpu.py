@@ -6,21 +6,36 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.llmfleet.gpus import CAPABILITY_QUERY, QUERY, parse_capabilities, parse_query
+from ansible.module_utils.llmfleet.gpu_look import ask
+from ansible.module_utils.llmfleet.gpu_smi import DETAILS_QUERY, LIST_QUERY, OLD_QUERY, QUERY, parse_query, refused
+from ansible.module_utils.llmfleet.gpu_verdict import judge
+from ansible.module_utils.llmfleet.gpu_xml import parse_details
 
 FILE = Path(__file__).resolve().parents[1] / "fixtures" / "fake_gpu" / "nvidia-smi"
 
 
 @pytest.fixture
-def smi(tmp_path):
-    def ask(*args: str, driver: str = "570.86.10", gpus: int = 1) -> subprocess.CompletedProcess[str]:
+def install(tmp_path):
+    def write(driver: str = "570.86.10", gpus: int = 1, mig: int = 0) -> Path:
         text = FILE.read_text().replace("driver=570.86.10\ngpus=1\n", f"driver={driver}\ngpus={gpus}\n")
+        text = text.replace("\nmig=0\n", f"\nmig={mig}\n")
         assert f"driver={driver}\ngpus={gpus}\n" in text
-        (tmp_path / "nvidia-smi").write_text(text)
-        argv = ["sh", str(tmp_path / "nvidia-smi"), *args]
+        assert f"\nmig={mig}\n" in text
+        path = tmp_path / "nvidia-smi"
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def smi(install):
+    def ask_it(*args: str, **values: str | int) -> subprocess.CompletedProcess[str]:
+        argv = ["sh", str(install(**values)), *args]
         return subprocess.run(argv, capture_output=True, text=True, check=False)
 
-    return ask
+    return ask_it
 
 
 def test_every_gpu_is_a_row_with_the_driver_version(smi):
@@ -39,14 +54,42 @@ def test_list_names_the_same_gpus(smi):
     assert listed == [gpu.uuid for gpu, _ in rows]
 
 
-def test_capabilities(smi):
-    assert parse_capabilities(smi(*CAPABILITY_QUERY).stdout) == {0: "8.9"}
-
-
 def test_old_drivers_refuse_the_capability(smi):
-    answer = smi(*CAPABILITY_QUERY, driver="470.57")
-    assert (answer.returncode, parse_capabilities(answer.stdout)) == (2, {})
-    assert "compute_cap" in answer.stdout
+    answer = smi(*QUERY, driver="470.57")
+    assert answer.returncode == 2
+    assert refused(answer.stdout, answer.stderr)
+    rows, _ = parse_query(smi(*OLD_QUERY, driver="470.57").stdout, with_capability=False)
+    assert [version for _, version in rows] == ["470.57"]
+
+
+def test_the_xml_names_the_same_gpus(smi):
+    rows, _ = parse_query(smi(*QUERY, gpus=2).stdout)
+    details = parse_details(smi(*DETAILS_QUERY, gpus=2).stdout)
+    assert [gpu.uuid for gpu in details.gpus] == [gpu.uuid for gpu, _ in rows]
+    assert (details.driver_version, details.cuda_version) == ("570.86.10", "12.8")
+
+
+def test_mig_devices_are_in_the_list(smi):
+    lines = smi(*LIST_QUERY, gpus=2, mig=3).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["GPU", "MIG", "MIG", "MIG"] * 2
+
+
+@pytest.mark.parametrize(
+    ("values", "source", "devices"),
+    [
+        ({}, "nvidia-smi", 0),
+        ({"gpus": 16}, "nvidia-smi", 0),
+        ({"mig": 7}, "nvidia-smi", 7),
+        ({"driver": "450.80"}, "table", 0),
+    ],
+)
+def test_the_product_understands_it(install, values, source, devices):
+    report = judge([], ask(str(install(**values)), 20))
+    assert (report.verdict, report.architectures, report.problems) == ("gpu", ["89"], ())
+    assert len(report.gpus) == values.get("gpus", 1)
+    for gpu in report.gpus:
+        assert gpu.capability_source == source
+        assert len([device for device in gpu.mig_devices if device.uuid and device.profile]) == devices
 
 
 @pytest.mark.parametrize(("driver", "cuda"), [("440.33", "10.2"), ("450.80", "11.0"), ("570.86.10", "12.8")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from datetime import datetime, timezone
 
 import pytest
 
@@ -26,8 +27,12 @@ def test_the_engine_was_not_restarted(host):
 
 
 def test_a_pull_goes_through_the_mirror(host):
+    began = datetime.now(timezone.utc).isoformat()
+    # other scenarios pull the same image
+    logs = ["docker", "logs", "--since", began, "llmfleet-test-registry"]
+    assert "/manifests/" not in subprocess.run(logs, capture_output=True, text=True, check=True).stdout
     host.check_output("docker pull hello:1")
-    log = subprocess.run(["docker", "logs", "llmfleet-test-registry"], capture_output=True, text=True, check=True)
+    log = subprocess.run(logs, capture_output=True, text=True, check=True)
     assert "/v2/library/hello/manifests/1" in log.stdout + log.stderr
 
 
