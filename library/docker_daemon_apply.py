@@ -152,7 +152,8 @@ class Run:
         carried = daemon_running.carried(live, self.file.config, need.keys) if names else daemon_running.LOST
         asks = [key for key, kind in need.keys.items() if kind == "restart"]
         because = ", ".join(asks) or "what changed since it started"
-        why = daemon_running.refusal(self.params["restart_policy"], names, bool(carried), because)
+        lost = daemon_running.loses(need.keys)
+        why = daemon_running.refusal(self.params["restart_policy"], names, bool(carried), because, lost)
         if why:
             raise LlmfleetError(f"{self.file.path}: {why}")
         late = [key for key in asks if key in daemon_running.NEEDS_EMPTY_NETWORKS]

@@ -174,6 +174,14 @@ class Daemon:
     def restart_carrying(self, carried: str, changed: t.Collection[str]) -> None:
         """Restart with live-restore on meanwhile, as ``carried`` (of daemon_running) says."""
         file, live = self.file, "live-restore"
+        if daemon_running.loses(changed) and self.info().get("LiveRestoreEnabled"):
+            # it would leave the processes of containers behind that no daemon knows any more
+            ending = {**file.config, live: False}
+            file.place_interim(ending, file.text)
+            try:
+                self._signal(ending, [live])
+            finally:
+                file.place(file.text)
         if carried == daemon_running.TURN_ON_FIRST:
             self.reload(file.config, file.text, {}, [live])
         if carried != daemon_running.TURN_OFF_LAST:

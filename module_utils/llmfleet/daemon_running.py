@@ -206,21 +206,29 @@ def reload_confirmed(log: str) -> bool:
     return "Reloaded configuration" in log
 
 
+def loses(changed: t.Collection[str]) -> bool:
+    """Whether a daemon restarted for the ``changed`` keys does not find the containers of the one before."""
+    return any(key in LOSES_CONTAINERS for key in changed)
+
+
 def carried(live: bool, config: Json, changed: t.Collection[str]) -> str:
     """Return how containers outlive a restart into ``config`` of an engine that has live-restore on (``live``) or not.
 
     It has to be on while the engine restarts; before and after that, a reload can turn it on and off.
     """
     wanted = bool(config.get("live-restore"))
-    if any(key in LOSES_CONTAINERS for key in changed) or not (live or wanted):
+    if loses(changed) or not (live or wanted):
         return LOST
     if not live:
         return TURN_ON_FIRST
     return TURN_OFF_LAST if "live-restore" in changed and not wanted else AS_IT_IS
 
 
-def refusal(policy: str, running: t.Sequence[str], kept: bool, because: str) -> str:
-    """Return why ``policy`` forbids a restart that ``running`` containers do or do not outlive (``kept``), or ""."""
+def refusal(policy: str, running: t.Sequence[str], kept: bool, because: str, lost: bool = False) -> str:
+    """Return why ``policy`` forbids a restart that ``running`` containers do or do not outlive (``kept``), or "".
+
+    ``lost``: live-restore would not help them either.
+    """
     names = f"{', '.join(running[:5])}{' and others' if len(running) > 5 else ''}"
     if policy == REFUSE:
         cost = f" ({len(running)} running: {names})" if running else ""
@@ -229,9 +237,10 @@ def refusal(policy: str, running: t.Sequence[str], kept: bool, because: str) -> 
             f"allow it, or restart docker yourself when its containers{cost} may stop"
         )
     if policy == LIVE_RESTORE_ONLY and running and not kept:
+        first = "" if lost else " turn on live-restore first (a reload is enough for that),"
         return (
             f"the docker engine must be restarted for {because}, which would stop {len(running)} running "
-            f"container{'s' if len(running) > 1 else ''} ({names}); nothing was applied; stop them first, turn on "
-            f"live-restore first (a reload is enough for that), or set restart_policy to {ALLOWED}"
+            f"container{'s' if len(running) > 1 else ''} ({names}); nothing was applied; stop them first,"
+            f"{first} or set restart_policy to {ALLOWED}"
         )
     return ""

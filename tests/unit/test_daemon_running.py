@@ -13,6 +13,7 @@ from ansible.module_utils.llmfleet.daemon_running import (
     TURN_ON_FIRST,
     carried,
     compare,
+    loses,
     refusal,
     reload_confirmed,
     reload_refused,
@@ -216,3 +217,10 @@ def test_refusal(policy, running, kept, words):
     found = refusal(policy, running, kept, "log-driver")
     assert words in found
     assert bool(found) is bool(words)
+
+
+def test_a_refusal_offers_live_restore_only_where_it_helps():
+    assert "turn on live-restore first" in refusal(LIVE_RESTORE_ONLY, ["chat"], False, "log-driver")
+    lost = refusal(LIVE_RESTORE_ONLY, ["chat"], False, "data-root", lost=loses(["data-root"]))
+    assert "live-restore first" not in lost
+    assert "stop them first, or set restart_policy to allowed" in lost

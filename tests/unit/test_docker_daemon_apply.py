@@ -271,7 +271,19 @@ def test_live_restore_is_turned_off_after_the_restart_that_needs_it(host, run):
 def test_live_restore_does_not_help_against_another_data_root(host, run):
     host.containers(chat="no")
     host.change(LIVE, {**LIVE, "data-root": "/data/docker"}, "restart")
-    assert "restarted for data-root, which would stop" in run()["msg"]
+    refused = run()["msg"]
+    assert "restarted for data-root, which would stop" in refused
+    assert "turn on live-restore" not in refused
+
+
+def test_containers_that_another_exec_root_would_lose_are_ended_with_the_old_daemon(host, run):
+    host.containers(chat="no")
+    new = {**LIVE, "exec-root": "/run/other"}
+    host.change(LIVE, new, "restart")
+    result = run(restart_policy="allowed")
+    assert host.events() == ["reload", "restart"]
+    assert (result["containers_kept"], result["containers_stopped"]) == ([], ["chat"])
+    assert (json.loads(host.file.read_text()), host.read("running.json"), host.pending()) == (new, new, {})
 
 
 def test_networks_wait_for_the_last_container(host, run):

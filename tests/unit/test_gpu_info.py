@@ -160,7 +160,7 @@ def test_an_old_driver_with_mig_devices(capsys, tmp_path, sysfs):
     assert asked(tmp_path) == ["--query-gpu", "-q", "-L", "libraries"]
 
 
-@pytest.mark.parametrize("xml", ["echo Unable; exit 15", "echo '<nvidia_smi_log>'", "true"])
+@pytest.mark.parametrize("xml", ["echo Unable; exit 15", "echo '<nvidia_smi_log></nvidia_smi_log>'", "true"])
 def test_an_old_driver_without_xml(capsys, tmp_path, sysfs, xml):
     path = fake_smi(tmp_path, full=REJECTED, xml=xml)
     result = run(capsys, sysfs_root=str(sysfs), nvidia_smi=path)

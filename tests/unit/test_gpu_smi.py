@@ -110,6 +110,7 @@ def test_a_lost_gpu_is_no_row():
         (f"{INFOROM}\n{REFUSED}", "", True),
         ('Das Feld "compute_cap" ist unbekannt.\n', "", True),
         (row(), "", False),
+        (f"WARNING: compute_cap is about to be renamed\n{row()}", "", False),
         (NO_CONTACT, "", False),
         (LOST, "", False),
         ("", "", False),

@@ -154,6 +154,7 @@ def entry(capability: str | None, uuid: str | None = UUIDS[0], **more: object) -
         (library("libcuda", entry("8.7", uuid=None, pci="0000:01:00.0")), "8.7", "libcuda"),
         (library("libcuda", entry("8.7", uuid=None, pci="0000:09:00.0")), "8.6", "table"),
         (library("libcuda", entry("8.7", uuid=UUIDS[5])), "8.6", "table"),
+        (library("libcuda", entry("8.7", uuid=UUIDS[5], pci="0000:01:00.0")), "8.7", "libcuda"),
         (library("libcuda"), "8.6", "table"),
         ("NVRM: odd words\n" + library("nvml", entry("8.7")) + '{"library": "libcu', "8.7", "nvml"),
         ("[]\n17\n", "8.6", "table"),
@@ -213,6 +214,7 @@ def test_a_gpu_that_is_to_be_sliced_and_is_not():
     xml = log_xml(gpu_xml(0, "NVIDIA H200", mig="Enabled", total="N/A"))
     report = judge([], smi(row(0, "NVIDIA H200", "[N/A]", capability="9.0"), xml=xml))
     assert (report.verdict, report.gpus[0].usable, report.gpus[0].unified_memory) == ("gpu", False, None)
+    assert report.architectures == []
     assert "it has no MIG devices" in causes(report)[0]
     assert "-i 0 -mig 0" in report.problems[0].fix
 
