@@ -150,7 +150,8 @@ TABLE: dict[str, Row] = {
     "cluster-store-opts": Row("map", until=(23, 0)),
     "cluster-advertise": Row("str", until=(23, 0)),
     "oom-score-adjust": Row("int", until=(25, 0)),
-    "api-cors-header": Row("str", until=(28, 99)),
+    # measured: 28.5 refuses it
+    "api-cors-header": Row("str", until=(27, 99)),
 }
 
 FEATURES: dict[str, Row] = {"buildkit": _live("bool", resets=True)}

@@ -155,6 +155,7 @@ def test_a_good_configuration(version):
         ),
         ({"graph": "/d"}, MIDDLE, "docker 26.1 no longer reads `graph`; write `data-root`"),
         ({"cluster-store": "x"}, NEW, "docker 28.5 no longer reads `cluster-store`; remove it"),
+        ({"api-cors-header": "*"}, NEW, "docker 28.5 no longer reads `api-cors-header`; remove it"),
         ({"debug": "true"}, NEW, "`debug` must be true or false, without quotes, not 'true'"),
         ({"mtu": True}, NEW, "`mtu` must be a whole number, without quotes, not True"),
         ({"max-concurrent-downloads": "3"}, NEW, "`max-concurrent-downloads` must be a whole number"),
