@@ -45,14 +45,16 @@ def _gpu(gpu: Data, wsl: bool, needed: bool) -> tuple[list[str], list[str]]:
         if needed:
             return [f"a GPU is needed: {gpu['reason']}"], []
         return [], [gpu["reason"]] if gpu["verdict"] == NO_DRIVER else []
+    # the driver works, but not for everything: one GPU of several is lost, no permission …
+    troubles = [f"{trouble['cause']}; {trouble['fix']}" for trouble in gpu["problems"]]
     version = release(gpu["driver_version"] or "")
     if version is None or version[0] >= OLDEST_DRIVER:
-        return [], []
+        return [], troubles
     where = "in Windows" if wsl else f"({OLDEST_DRIVER} or newer)"
     words = (
         f"NVIDIA driver {gpu['driver_version']} is older than {OLDEST_DRIVER}, too old for images with CUDA 11 or newer"
     )
-    return [], [f"{words}; update the driver {where}"]
+    return [], [*troubles, f"{words}; update the driver {where}"]
 
 
 def _disks(facts: Data, needed: int) -> list[str]:

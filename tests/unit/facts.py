@@ -20,7 +20,13 @@ BARE: dict[str, t.Any] = {
         "cgroup_version": "2",
         "package_manager": "apt",
     },
-    "gpu": {"verdict": "none", "reason": "no NVIDIA GPU on the PCI bus", "gpus": [], "driver_version": None},
+    "gpu": {
+        "verdict": "none",
+        "reason": "no NVIDIA GPU on the PCI bus",
+        "gpus": [],
+        "driver_version": None,
+        "problems": [],
+    },
     "docker": {
         "init": "systemd",
         "reachable": False,

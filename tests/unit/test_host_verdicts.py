@@ -20,7 +20,7 @@ def judged(facts, **needs):
 
 
 def with_gpu(version):
-    return {"verdict": "gpu", "reason": "1 NVIDIA GPU", "driver_version": version}
+    return {"verdict": "gpu", "reason": "1 NVIDIA GPU", "driver_version": version, "problems": []}
 
 
 @pytest.mark.parametrize("engine", ["", "distro", "ce"])
@@ -128,3 +128,9 @@ def test_whoever_holds_the_package_lock_is_named():
             "until it is done"
         ],
     )
+
+
+def test_what_is_wrong_with_one_gpu_of_several_is_a_warning():
+    lost = {"cause": "the GPU at 0000:3b:00.0 has fallen off the bus", "fix": "reset or reboot the host"}
+    _, warnings = judged(host(gpu={**with_gpu("570.86.10"), "problems": [lost]}))
+    assert warnings == ["the GPU at 0000:3b:00.0 has fallen off the bus; reset or reboot the host"]
