@@ -7,6 +7,7 @@ import re
 import typing as t
 from dataclasses import dataclass, field
 
+from ansible.module_utils.llmfleet import engine_info
 from ansible.module_utils.llmfleet.daemon_rules import value_problems
 from ansible.module_utils.llmfleet.daemon_table import (
     CDI_BY_DEFAULT,
@@ -47,12 +48,6 @@ class Action:
     empty_first: t.Mapping[str, t.Any] = field(default_factory=dict)
 
 
-def release_of(version: str) -> Release | None:
-    """Return (major, minor) of an engine's or a package's version, or None when there is none."""
-    found = re.match(r"(?:\d+:)?(\d+)\.(\d+)", version)
-    return (int(found.group(1)), int(found.group(2))) if found else None
-
-
 def greater(one: str, other: str) -> str:
     """Return the action that does for both."""
     return max(one, other, key=ACTIONS.index)
@@ -85,7 +80,7 @@ def _row(key: str, release: Release | None) -> Row:
 
 def needed_action(before: Config, after: Config, engine_version: str) -> Action:
     """Return what an engine of ``engine_version`` that runs with ``before`` needs to run with ``after``."""
-    release = release_of(engine_version)
+    release = engine_info.release(engine_version)
     old, new = _flat(before), _flat(after)
     keys: dict[str, str] = {}
     empty_first: dict[str, t.Any] = {}
@@ -152,7 +147,7 @@ def check(
     config: Config, engine_version: str, names: bool = True, flags: t.Mapping[str, str] | None = None
 ) -> list[str]:
     """Return what is wrong with ``config``, a sentence each; ``names`` False leaves unknown keys to dockerd itself."""
-    release = release_of(engine_version)
+    release = engine_info.release(engine_version)
     problems = []
     for key, value in config.items():
         problem = (_name_problem(key, release) if names else "") or _type_problem(key, value)

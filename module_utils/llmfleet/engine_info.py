@@ -102,8 +102,8 @@ class Engine:
 
 
 def release(version: str) -> tuple[int, int] | None:
-    """Return (major, minor) of a version such as 20.10.24+dfsg1, or None when it is none."""
-    found = re.match(r"(\d+)\.(\d+)", version)
+    """Return (major, minor) of an engine's or a package's version (20.10.24+dfsg1, 5:26.1.5-1), None for no version."""
+    found = re.match(r"(?:\d+:)?(\d+)\.(\d+)", version)
     return (int(found.group(1)), int(found.group(2))) if found else None
 
 

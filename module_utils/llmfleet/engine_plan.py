@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.module_utils.llmfleet import daemon_json, engine_info, engine_restart, engine_storage
+from ansible.module_utils.llmfleet import daemon_json, engine_info, engine_restart, engine_storage, mirror_choice
 from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.mirror_index import version_key
 from ansible.module_utils.llmfleet.package_source import is_older, repository, satisfies
@@ -92,26 +92,15 @@ def _action(facts: Data, inputs: Data) -> tuple[str, str, str]:
 
 def _from_mirror(plan: Data, facts: Data, inputs: Data, probe: Data) -> None:
     """Fill in what comes from a mirror; falls back to the distribution where `auto` allows it. Raises BadInput."""
-    chosen = inputs["mirrors"]
-    if inputs["mirror"]:
-        chosen = [mirror for mirror in chosen if inputs["mirror"] in (mirror["name"], mirror["url"])]
-        if not chosen and "://" not in inputs["mirror"]:
-            names = ", ".join(mirror["name"] for mirror in inputs["mirrors"])
-            raise BadInput(f"docker_engine_mirror `{inputs['mirror']}` is none of {names}; use one, or give a URL")
-        chosen = chosen or [{"name": inputs["mirror"], "url": inputs["mirror"]}]
+    chosen = mirror_choice.considered(inputs["mirrors"], inputs["mirror"], "docker_engine_mirror")
     may_fall_back = inputs["source"] != MIRROR and not inputs["version"] and plan["action"] == INSTALL
     try:
         repo = repository(facts["platform"])
         if not probe:
-            places = [{**mirror, "url": f"{mirror['url'].rstrip('/')}/{repo['path']}"} for mirror in chosen]
+            places = mirror_choice.candidates(chosen, repo["path"])
             plan.update(repo=repo, probe={**repo, "package": CE, "candidates": places}, mirrors=chosen)
             return
-        roots = {f"{root}/{repo['path']}": root for root in (mirror["url"].rstrip("/") for mirror in chosen)}
-        ranked = [found for found in probe["ranked"] if found["url"] in roots]
-        usable = [{"name": found["name"], "url": roots[found["url"]]} for found in ranked]
-        if not usable:
-            said = "; ".join(f"{bad['name']}: {bad['why']}" for bad in probe["rejected"]) or "none is given"
-            raise BadInput(f"no mirror of Docker CE can be used ({said})")
+        mirrors, best, measured = mirror_choice.usable(chosen, repo["path"], probe, "Docker CE")
     except BadInput as problem:
         if not may_fall_back or facts["platform"]["os_family"] not in DISTRO_FAMILIES:
             raise
@@ -119,19 +108,14 @@ def _from_mirror(plan: Data, facts: Data, inputs: Data, probe: Data) -> None:
             source=DISTRO, mirrors=[], probe={}, why=f"{plan['why']}; {problem}: the distribution's is installed"
         )
         return
-    best = ranked[0]
     installed, offered = facts["packages"]["installed"].get(CE, ""), best.get("package_version")
     # a mirror may also lag behind the one that was used before
     if inputs["version"] == LATEST and installed and offered and version_key(offered) <= version_key(installed):
         why = f"{CE} {installed} is installed, and {best['name']} offers nothing newer"
         plan.update(action=KEEP, source=EXISTING, why=why)
         return
-    speed = f"{best['bytes_per_second'] / 1e6:.1f} MB/s, " if best.get("bytes_per_second") else ""
-    why = (
-        f"{plan['why']}; {CE} {inputs['version'] or 'newest'} from {usable[0]['name']} "
-        f"({speed}best of {len(usable)} usable of {len(chosen)} mirrors)"
-    )
-    plan.update(repo=repo, mirrors=usable, why=why)
+    version = f"{CE} {inputs['version'] or 'newest'}"
+    plan.update(repo=repo, mirrors=mirrors, why=f"{plan['why']}; {version} from {best['name']} ({measured})")
 
 
 def make(facts: Data, inputs: Data, probe: Data | None = None) -> Data:

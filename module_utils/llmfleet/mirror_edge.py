@@ -26,7 +26,7 @@ from ansible.module_utils.llmfleet.mirror_index import Wrong, is_page
 from ansible.module_utils.llmfleet.mirror_rank import Sample
 
 BLOCK = 1 << 16
-USER_AGENT = "llmfleet mirror_probe"
+USER_AGENT = "llmfleet"
 REDIRECTS = (301, 302, 303, 307, 308)
 
 T = t.TypeVar("T")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible.module_utils.llmfleet import mirror_choice
 from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.package_source import APT_ARCHITECTURES
 
@@ -35,42 +36,26 @@ def repository(platform: t.Mapping[str, t.Any]) -> Data:
     )
 
 
-def _chosen(inputs: Data) -> list[Data]:
-    """Return the mirrors to consider. Raises BadInput."""
-    mirrors, one = inputs["mirrors"], inputs["mirror"]
-    if not one:
-        return list(mirrors)
-    chosen = [mirror for mirror in mirrors if one in (mirror["name"], mirror["url"])]
-    if not chosen and "://" not in one:
-        names = ", ".join(mirror["name"] for mirror in mirrors)
-        raise BadInput(f"nvidia_container_toolkit_mirror `{one}` is none of {names}; use one, or give a URL")
-    return chosen or [{"name": one, "url": one}]
-
-
 def choose_source(plan: Data, facts: Data, inputs: Data, probe: Data) -> None:
     """Fill in where the packages of ``plan`` come from; asks for a probe first. Raises BadInput."""
-    chosen = _chosen(inputs)
+    chosen = mirror_choice.considered(inputs["mirrors"], inputs["mirror"], "nvidia_container_toolkit_mirror")
     plan["repo"] = repo = repository(facts["platform"])
     plan["packages"] = dict.fromkeys(PACKAGES, plan["version"])
-    by_place = {f"{mirror['url'].rstrip('/')}/{repo['path']}": mirror for mirror in chosen}
     if not probe:
         plan["mirrors"] = chosen
-        places = [{"name": mirror["name"], "url": place} for place, mirror in by_place.items()]
         plan["probe"] = {
             "kind": repo["kind"],
-            "candidates": places,
+            "candidates": mirror_choice.candidates(chosen, repo["path"]),
             "package": MAIN,
             "architecture": repo["architecture"],
         }
         return
-    ranked = [found for found in probe["ranked"] if found["url"] in by_place]
-    if not ranked:
-        said = "; ".join(f"{bad['name']}: {bad['why']}" for bad in probe["rejected"]) or "none is given"
+    try:
+        mirrors, best, measured = mirror_choice.usable(chosen, repo["path"], probe, "the NVIDIA container toolkit")
+    except BadInput as problem:
         raise BadInput(
-            f"no mirror of the NVIDIA container toolkit can be used ({said}); add one that answers to "
-            "nvidia_container_toolkit_mirrors, or set nvidia_container_toolkit_state to `absent`"
-        )
-    plan["mirrors"] = [by_place[found["url"]] for found in ranked]
-    speed = ranked[0].get("bytes_per_second")
-    measured = f" ({speed / 1e6:.1f} MB/s)" if speed else ""
-    plan["why"] += f"; {plan['version']} from {ranked[0]['name']}{measured}"
+            f"{problem}; add one that answers to nvidia_container_toolkit_mirrors, or set "
+            "nvidia_container_toolkit_state to `absent`"
+        ) from problem
+    plan["mirrors"] = mirrors
+    plan["why"] += f"; {plan['version']} from {best['name']} ({measured})"

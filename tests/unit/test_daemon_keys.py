@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from ansible.module_utils.llmfleet.daemon_keys import check, conflicts, flags_of, masked, needed_action, release_of
+from ansible.module_utils.llmfleet.daemon_keys import check, conflicts, flags_of, masked, needed_action
 from ansible.module_utils.llmfleet.daemon_table import FLAG_KEYS, INSTEAD, KINDS, TABLE, UNKNOWN
 
 OLD, MIDDLE, NEW = "20.10.24+dfsg1", "5:26.1.5-1~debian.12~bookworm", "28.5.2"
 ENGINES = (OLD, MIDDLE, NEW, "29.7.2", "31.0.0", "")
 UNIT = "-H fd:// (/lib/systemd/system/docker.service)"
-
-
-@pytest.mark.parametrize(
-    ("version", "release"),
-    [(OLD, (20, 10)), (MIDDLE, (26, 1)), ("3:29.7.2-1.el9", (29, 7)), ("", None), ("latest", None)],
-)
-def test_release_of(version, release):
-    assert release_of(version) == release
 
 
 # what was measured with a running container on 20.10.24, 26.1.5 and 28.5.2

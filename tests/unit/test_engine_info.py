@@ -56,7 +56,10 @@ def test_client_version(text, version):
     assert client_version(text) == version
 
 
-@pytest.mark.parametrize(("text", "parts"), [("20.10.24+dfsg1", (20, 10)), ("18.09.1", (18, 9)), ("", None)])
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("20.10.24+dfsg1", (20, 10)), ("18.09.1", (18, 9)), ("3:29.7.2-1.el9", (29, 7)), ("latest", None), ("", None)],
+)
 def test_release(text, parts):
     assert release(text) == parts
 

@@ -270,7 +270,7 @@ def test_a_good_mirror_is_used_and_described(server):
     assert abs(row["released"] - before) < 5
     assert (row["stale"], row["slow"], row["package_version"]) == (False, False, VERSION)
     assert before - 1 < choice["measured_at"] < time.time() + 1
-    assert server.asked[0][2]["User-Agent"] == "llmfleet mirror_probe"
+    assert server.asked[0][2]["User-Agent"] == "llmfleet"
 
 
 @pytest.mark.parametrize("path", ["unsigned", "moved", "moved308", "encoded"])

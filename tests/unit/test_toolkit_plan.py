@@ -9,7 +9,9 @@ import pytest
 from ansible.module_utils.llmfleet.toolkit_plan import OWNER, PACKAGES, plan, row
 
 OFFICIAL = {"name": "official", "url": "https://nvidia.example/libnvidia-container"}
-MIRROR = {"name": "near", "url": "http://mirrors.test/good/libnvidia-container/"}
+# one slash too many, as users write it
+GIVEN = {"name": "near", "url": "http://mirrors.test/good/libnvidia-container/"}
+MIRROR = {**GIVEN, "url": "http://mirrors.test/good/libnvidia-container"}
 PLACE = {
     "official": "https://nvidia.example/libnvidia-container/stable/deb/amd64",
     "near": "http://mirrors.test/good/libnvidia-container/stable/deb/amd64",
@@ -18,7 +20,7 @@ INPUTS: dict[str, t.Any] = {
     "state": "present",
     "version": "",
     "allow_downgrade": False,
-    "mirrors": [OFFICIAL, MIRROR],
+    "mirrors": [OFFICIAL, GIVEN],
     "mirror": "",
     "default_runtime": False,
     "cdi": "auto",
@@ -95,7 +97,7 @@ def test_the_probe_orders_the_mirrors_and_the_plan_says_why():
     assert row(plan_) == (
         "install",
         "1.20.0-1",
-        "1 NVIDIA GPU, no container toolkit; 1.20.0-1 from near (2.5 MB/s)",
+        "1 NVIDIA GPU, no container toolkit; 1.20.0-1 from near (2.5 MB/s, best of 2 usable of 2 mirrors)",
     )
 
 
@@ -113,7 +115,7 @@ def test_no_usable_mirror_is_a_problem_that_names_each():
     ("mirror", "expected"),
     [
         ("near", [MIRROR]),
-        (MIRROR["url"], [MIRROR]),
+        (GIVEN["url"], [MIRROR]),
         ("http://x.test/nv", [{"name": "http://x.test/nv", "url": "http://x.test/nv"}]),
     ],
 )
