@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ansible.module_utils.llmfleet import daemon_keys, engine_process
 from ansible.module_utils.llmfleet.engine_info import SYSTEMD_MARK
+from ansible.module_utils.llmfleet.host_edge import read_text
 from ansible.module_utils.llmfleet.timed_run import TimedRunner, timed_run
 
 DAEMON_JSON = "/etc/docker/daemon.json"
@@ -104,13 +105,6 @@ def unit_argv(properties: t.Mapping[str, t.Sequence[str]], variables: t.Mapping[
     return tuple(expand(found.group(1), variables).split()) if found else ()
 
 
-def read(path: str) -> str:
-    """Return the content of a text file, "" when it cannot be read."""
-    with suppress(OSError):
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    return ""
-
-
 def daemon_pid() -> int:
     """Return the process id of this host's dockerd, or 0; without a pid file in the usual place it is looked for."""
     pid = engine_process.daemon_pid(RUN_DIR)
@@ -120,7 +114,7 @@ def daemon_pid() -> int:
         ours = os.readlink("/proc/self/ns/pid")
         for folder in glob.glob("/proc/[0-9]*"):
             # those of containers, with an engine inside, have process numbers of their own
-            if read(f"{folder}/comm") == "dockerd\n" and os.readlink(f"{folder}/ns/pid") == ours:
+            if read_text(f"{folder}/comm") == "dockerd\n" and os.readlink(f"{folder}/ns/pid") == ours:
                 return int(os.path.basename(folder))
     return 0
 
@@ -129,8 +123,8 @@ def daemon_mark() -> str:
     """Return what tells the dockerd that runs here from those before and after it, "" when none runs."""
     pid = daemon_pid()
     # the start in ticks since boot, field 22 as counted behind the name (proc_pid_stat(5)): no clock can be set wrong
-    ticks = read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19:20] if pid else []
-    return " ".join([*ticks, str(pid), read("/proc/sys/kernel/random/boot_id").strip()]) if ticks else ""
+    ticks = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[19:20] if pid else []
+    return " ".join([*ticks, str(pid), read_text("/proc/sys/kernel/random/boot_id").strip()]) if ticks else ""
 
 
 def still_pending(record: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
@@ -149,9 +143,9 @@ def still_pending(record: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
 def command_line(seconds: float = 20.0, run: TimedRunner = timed_run) -> CommandLine:
     """Return the command line of the running dockerd, or that with which the host would start it."""
     pid = daemon_pid()
-    running = tuple(filter(None, read(f"/proc/{pid}/cmdline").split("\0"))) if pid else ()
+    running = tuple(filter(None, read_text(f"/proc/{pid}/cmdline").split("\0"))) if pid else ()
     if not os.path.isdir(SYSTEMD_MARK):
-        text = read(DEFAULTS_FILE)
+        text = read_text(DEFAULTS_FILE)
         options = assignments(text).get("DOCKER_OPTS", "").split()
         return CommandLine(
             running or ("dockerd", *options), ((DEFAULTS_FILE, text),), f"process {pid}" if running else DEFAULTS_FILE
@@ -159,7 +153,7 @@ def command_line(seconds: float = 20.0, run: TimedRunner = timed_run) -> Command
     shown = unit_properties(run(["systemctl", "show", UNIT, f"--property={PROPERTIES}"], seconds).out)
     sources = environment_files(shown)
     variables: dict[str, str] = {}
-    for text in (*shown.get("Environment", ()), *map(read, sources)):
+    for text in (*shown.get("Environment", ()), *map(read_text, sources)):
         variables.update(assignments(text))
     fragment = "".join(shown.get("FragmentPath", ()))
     # the last drop-in has the last word
@@ -167,7 +161,7 @@ def command_line(seconds: float = 20.0, run: TimedRunner = timed_run) -> Command
     paths = [path for path in (*drop_ins, *sources, fragment) if path]
     return CommandLine(
         running or unit_argv(shown, variables),
-        tuple((path, read(path)) for path in paths),
+        tuple((path, read_text(path)) for path in paths),
         f"process {pid}" if running else fragment,
     )
 

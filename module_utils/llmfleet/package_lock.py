@@ -14,6 +14,8 @@ import typing as t
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
+from ansible.module_utils.llmfleet.host_edge import read_text
+
 # whoever runs dpkg holds the frontend lock all the time, so it comes first: it names unattended-upgrade, not its dpkg
 KERNEL_LOCKS = (
     "var/lib/dpkg/lock-frontend",
@@ -67,7 +69,7 @@ def program(cmdline: str, comm: str) -> str:
 
 def look(root: str = "/", proc: str = "/proc") -> dict[str, t.Any]:
     """Return who holds the package manager's lock in the tree ``root``: held, path, pid, process, running_s."""
-    locks = _read(os.path.join(proc, "locks"))
+    locks = read_text(os.path.join(proc, "locks"))
     for name in KERNEL_LOCKS:
         path = os.path.join(root, name)
         with suppress(OSError):
@@ -78,7 +80,7 @@ def look(root: str = "/", proc: str = "/proc") -> dict[str, t.Any]:
                     return asdict(_holder(path, pid, proc))
     for pattern in PID_FILES:
         for path in sorted(glob.glob(os.path.join(glob.escape(root), pattern))):
-            text = _read(path).strip()
+            text = read_text(path).strip()
             if text.isdigit() and os.path.isdir(os.path.join(proc, text)):
                 return asdict(_holder(path, int(text), proc))
     return asdict(Holder())
@@ -101,18 +103,10 @@ def _has_open(proc: str, pid: int, status: os.stat_result, fits: bool) -> bool:
 
 def _holder(path: str, pid: int, proc: str) -> Holder:
     place = os.path.join(proc, str(pid))
-    name = program(_read(os.path.join(place, "cmdline")), _read(os.path.join(place, "comm")))
+    name = program(read_text(os.path.join(place, "cmdline")), read_text(os.path.join(place, "comm")))
     running = 0
     with suppress(OSError, ValueError, IndexError):
         # the fields after the name, which may hold anything; proc(5): starttime is the 22nd of all
-        started = int(_read(os.path.join(place, "stat")).rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
-        running = max(0, int(float(_read(os.path.join(proc, "uptime")).split()[0]) - started))
+        started = int(read_text(os.path.join(place, "stat")).rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        running = max(0, int(float(read_text(os.path.join(proc, "uptime")).split()[0]) - started))
     return Holder(True, path, pid, name, running)
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
