@@ -26,7 +26,8 @@ options:
     default: /sys
   timeout:
     description:
-      - Seconds to wait for each answer of C(nvidia-smi), which hangs on a sick driver.
+      - Seconds to wait for each answer of C(nvidia-smi), which hangs on a sick driver; two more for each GPU after the
+        fourth, since GPUs that nothing keeps awake are woken one by one.
     type: int
     default: 20
 attributes:

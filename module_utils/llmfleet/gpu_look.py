@@ -21,12 +21,14 @@ from ansible.module_utils.llmfleet.gpu_smi import (
 )
 from ansible.module_utils.llmfleet.gpu_verdict import judge, leaves_open
 from ansible.module_utils.llmfleet.gpu_xml import parse_details
-from ansible.module_utils.llmfleet.gpus import ACCELERATOR_CLASS, DISPLAY_CLASS, PciDevice, SmiAnswer
+from ansible.module_utils.llmfleet.gpus import ACCELERATOR_CLASS, DISPLAY_CLASS, NVIDIA, PciDevice, SmiAnswer
 from ansible.module_utils.llmfleet.timed_run import timed_run
 
 SMI = "nvidia-smi"
 WSL_SMI = "/usr/lib/wsl/lib/nvidia-smi"
 SEARCH_DIRS = ("/usr/bin",)
+FEW_GPUS, WAKING_SECONDS = 4, 2
+"""GPUs that nothing keeps awake are woken one after the other for each answer."""
 
 
 def read_line(path: str) -> str:
@@ -105,15 +107,21 @@ def ask_libraries(seconds: int) -> str:
     return timed_run([sys.executable or "python3", "-I", "-c", program], seconds).out
 
 
+def patience(timeout: int, bus: t.Sequence[PciDevice]) -> int:
+    """Return the seconds to wait for an answer about the GPUs of ``bus``."""
+    return timeout + WAKING_SECONDS * max(0, sum(device.vendor == NVIDIA for device in bus) - FEW_GPUS)
+
+
 def look(nvidia_smi: str = "", sysfs_root: str = "/sys", timeout: int = 20) -> dict[str, t.Any]:
     """Return what the module gpu_info returns; the arguments are its options."""
     wanted = nvidia_smi or SMI
     path = find_nvidia_smi(wanted)
-    smi = ask(path, timeout) if path else None
     version = read_line(os.path.join(sysfs_root, "module/nvidia/version")) or None
     bus = read_bus(sysfs_root)
+    seconds = patience(timeout, bus)
+    smi = ask(path, seconds) if path else None
     report = judge(bus, smi, version, wanted)
     # where nvidia-smi hangs the libraries do as well
     if leaves_open(report) and not (smi and smi.hung):
-        report = judge(bus, smi, version, wanted, parse_libraries(ask_libraries(timeout)))
+        report = judge(bus, smi, version, wanted, parse_libraries(ask_libraries(seconds)))
     return report.as_result()

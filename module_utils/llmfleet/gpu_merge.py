@@ -15,6 +15,9 @@ from ansible.module_utils.llmfleet.gpus import LIBCUDA, NO_NAME, NVML, TABLE, Gp
 
 Entry = dict[str, t.Any]
 
+UUID_LENGTH = 36
+"""Characters of a UUID without its prefix."""
+
 
 @dataclass(frozen=True)
 class Libraries:
@@ -26,7 +29,8 @@ class Libraries:
     def about(self, gpu: Gpu) -> t.Iterator[tuple[str, Entry]]:
         """Yield (library, its entry) for ``gpu``: by UUID, or by address where that of a library is another."""
         for library, entry in self.gpus:
-            same_uuid = entry.get("uuid") is not None and entry["uuid"] == gpu.uuid
+            # nvidia-smi writes some without the prefix that libcuda's have from us
+            same_uuid = bool(entry.get("uuid")) and entry["uuid"][-UUID_LENGTH:] == (gpu.uuid or "")[-UUID_LENGTH:]
             same_place = bool(entry.get("pci")) and entry["pci"].lower() == gpu.pci_address
             if same_uuid or same_place:
                 yield library, entry

@@ -10,17 +10,11 @@ from __future__ import annotations
 import re
 import typing as t
 
+from ansible.module_utils.llmfleet.cuda_tables import TOOLKITS, numbers
 from ansible.module_utils.llmfleet.engines.base import Failure, diagnose
 
-TEST_TAGS = (
-    ((580, 65, 6), "13.0.3-base-ubuntu24.04"),
-    ((575, 51, 3), "12.9.1-base-ubuntu22.04"),
-    ((570, 86, 10), "12.8.1-base-ubuntu24.04"),
-    ((550, 54, 14), "12.4.1-base-ubuntu22.04"),
-    ((520, 61, 5), "11.8.0-base-ubuntu22.04"),
-    ((470, 42, 1), "11.4.3-base-ubuntu20.04"),
-)
-"""(oldest driver that supports this CUDA fully, tag of nvidia/cuda): the image refuses to start on an older driver."""
+TEST_TAGS = tuple((numbers(row.driver), row.base) for row in TOOLKITS if row.base)
+"""(oldest driver that carries this CUDA in full, tag of nvidia/cuda): the image refuses to start on an older driver."""
 
 _DRIVER = "make nvidia-smi work on the host first (install or reload the driver)"
 _RESTART = "restart the docker engine once (docker_engine_restart_policy: allowed lets the host stage do it)"
@@ -121,8 +115,7 @@ def base_tag(driver_version: str | None) -> str:
     """Return the tag of nvidia/cuda for a driver, "" when it is older than all of them; unknown counts as oldest."""
     if not driver_version:
         return TEST_TAGS[-1][1]
-    driver = tuple(int(part) for part in re.findall(r"\d+", driver_version))
-    return next((tag for oldest, tag in TEST_TAGS if driver >= oldest), "")
+    return next((tag for oldest, tag in TEST_TAGS if numbers(driver_version) >= oldest), "")
 
 
 def judge(rc: int, out: str, err: str, expected: int = 0) -> dict[str, t.Any]:

@@ -19,6 +19,8 @@ DETAILS_QUERY = ("-q", "-x")
 LIST_QUERY = ("-L",)
 
 MIB = 1024**2
+UUID = re.compile(r"(?:GPU-)?[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+"""A GPU's UUID; those built into a chip (Orin, Thor) come without the prefix."""
 NOT_APPLICABLE = ("n/a", "not supported")
 _UNKNOWN = (
     *NOT_APPLICABLE,
@@ -70,7 +72,7 @@ def parse_query(text: str, with_capability: bool = True) -> tuple[list[tuple[Gpu
         fields = [field.strip() for field in line.split(",")]
         # the name may hold commas, so that what follows it is counted from the end
         after = 3 if with_capability else 2
-        row = len(fields) >= 3 + after and fields[0].isdigit() and fields[1].startswith("GPU-")
+        row = len(fields) >= 3 + after and fields[0].isdigit() and UUID.fullmatch(fields[1])
         if not row or FAULT.search(line):
             remarks.append(line)
         if not row:
@@ -100,7 +102,7 @@ def parse_list(text: str) -> dict[str, dict[int, tuple[str, str]]]:
     found: dict[str, dict[int, tuple[str, str]]] = {}
     devices: dict[int, tuple[str, str]] = {}
     for line in text.splitlines():
-        gpu = re.match(r"GPU \d+:.*\(UUID: (GPU-[^)]+)\)", line)
+        gpu = re.match(rf"GPU \d+:.*\(UUID: ({UUID.pattern})\)", line)
         if gpu:
             devices = found.setdefault(gpu[1], {})
         mig = re.match(r"\s+MIG (\S+)\s+Device\s+(\d+):.*\(UUID: (MIG-[^)]+)\)", line)

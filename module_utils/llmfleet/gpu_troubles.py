@@ -43,10 +43,19 @@ def fix_of(text: str) -> str | None:
     return next((fix for pattern, fix in FIXES if pattern in text.lower()), None)
 
 
+def hanging(question: str, seconds: float) -> Problem:
+    """Return the problem of a question that got no answer in time."""
+    return Problem(
+        f"{question} gave no answer within {seconds:g} s",
+        "reboot the host, a GPU or its driver hangs; where GPUs are only slow to wake, let them stay awake (systemctl "
+        "enable --now nvidia-persistenced)",
+    )
+
+
 def failure(smi: SmiAnswer, module_version: str | None = None) -> Problem:
     """Return what went wrong with an nvidia-smi that listed no GPU."""
     if smi.rc is None:
-        return Problem(f"{smi.path} gave no answer within {smi.seconds:g} s", "reboot the host, its driver hangs")
+        return hanging(smi.path, smi.seconds)
     lines = list(words(smi.out, smi.err))
     # the line after the first ("NVML library version: ...") only adds figures
     said = lines[0].rstrip(".") if lines else f"exit status {smi.rc} without a word"

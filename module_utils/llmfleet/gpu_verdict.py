@@ -123,14 +123,12 @@ def _answered(
 def _open_ends(smi: SmiAnswer, gpus: t.Sequence[Gpu]) -> t.Iterator[Problem]:
     """Yield what is wrong though GPUs are listed."""
     if smi.hung:
-        yield Problem(
-            f"{smi.hung} gave no answer within {smi.seconds:g} s", "reboot the host, a GPU or its driver hangs"
-        )
+        yield gpu_troubles.hanging(smi.hung, smi.seconds)
     for gpu in gpus:
         if gpu.compute_capability is None:
             yield Problem(
                 f"the compute capability of GPU {gpu.index} ({gpu.name}) is unknown to driver and libraries",
-                "install NVIDIA driver 510 or newer",
+                "install a driver that knows this GPU" if smi.with_capability else "install NVIDIA driver 510 or newer",
             )
         if gpu.mig_mode == "enabled" and not gpu.mig_devices:
             yield Problem(

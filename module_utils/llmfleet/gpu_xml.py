@@ -7,7 +7,7 @@ import typing as t
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from ansible.module_utils.llmfleet.gpu_smi import FAULT, MIB, bare, place_of, unified, value_or_none
+from ansible.module_utils.llmfleet.gpu_smi import FAULT, MIB, UUID, bare, place_of, unified, value_or_none
 from ansible.module_utils.llmfleet.gpus import NO_NAME, NVIDIA, Gpu, GpuProcess, MigDevice
 
 _POWER = (
@@ -100,7 +100,7 @@ def _yes(text: str | None) -> bool | None:
 
 def _gpu(node: ElementTree.Element, index: int) -> Gpu | None:
     uuid = _value(node, "uuid")
-    if not uuid or not uuid.startswith("GPU-"):
+    if not uuid or not UUID.fullmatch(uuid):
         return None
     mig = (_value(node, "mig_mode/current_mig") or "").lower()
     mode = mig if mig in ("enabled", "disabled") else None

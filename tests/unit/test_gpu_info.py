@@ -227,6 +227,21 @@ def test_an_nvidia_smi_that_hangs(capsys, tmp_path, sysfs):
     assert asked(tmp_path) == ["--query-gpu"]
 
 
+@pytest.mark.parametrize(("count", "seconds"), [(1, 20), (4, 20), (8, 28), (16, 44)])
+def test_many_gpus_are_given_the_time_to_wake(capsys, tmp_path, sysfs, monkeypatch, count, seconds):
+    for index in range(count):
+        add_device(tmp_path, f"0000:{index + 1:02x}:00.0", "0x10de", "0x2335", "0x030200", "nvidia")
+    add_device(tmp_path, "0000:80:00.0", "0x1002", "0x73bf", "0x030000", "amdgpu")
+    waited = []
+    asked_for_real = gpu_look.timed_run
+    monkeypatch.setattr(gpu_look, "timed_run", lambda argv, limit: waited.append(limit) or asked_for_real(argv, limit))
+    (tmp_path / "many").write_text("".join(row(index, H200, "143771", capability="9.0") for index in range(count)))
+    path = fake_smi(tmp_path, full=f"cat '{tmp_path}/many'")
+    result = run(capsys, sysfs_root=str(sysfs), nvidia_smi=path)
+    assert (len(result["gpus"]), result["architectures"]) == (count + 1, ["90"])
+    assert set(waited) == {seconds}
+
+
 @pytest.mark.parametrize(("full", "questions"), [("", 2), (REJECTED, 3)])
 def test_details_that_hang_cost_the_details_only(capsys, tmp_path, sysfs, full, questions):
     path = fake_smi(tmp_path, xml="sleep 60", **({"full": full} if full else {}))

@@ -102,6 +102,22 @@ def test_a_lost_gpu_is_no_row():
     assert len(remarks) == 1
 
 
+CHIP = "54d0709b-558d-5a59-9c65-0c5fc14a21a4"
+
+
+def test_gpus_built_into_a_chip_have_uuids_without_a_prefix():
+    rows, remarks = parse_query(f"0, {CHIP}, NVIDIA Thor, [N/A], 580.00, 11.0\n")
+    assert [(gpu.uuid, gpu.unified_memory, gpu.compute_capability) for gpu, _ in rows] == [(CHIP, True, "11.0")]
+    assert remarks == []
+    assert parse_list(f"GPU 0: Orin (nvgpu) (UUID: {CHIP})\n") == {CHIP: {}}
+
+
+@pytest.mark.parametrize("uuid", ["[Unknown Error]", "[N/A]", "GPU-", "Tesla P40", f"{CHIP}-1"])
+def test_what_is_no_uuid_is_no_row(uuid):
+    rows, remarks = parse_query(f"0, {uuid}, NVIDIA L4, 23034, 570.86.10, 8.9\n")
+    assert (rows, len(remarks)) == ([], 1)
+
+
 @pytest.mark.parametrize(
     ("out", "err", "answer"),
     [

@@ -11,6 +11,10 @@ from ansible.module_utils.llmfleet.gpus import PciDevice, Problem, SmiAnswer
 from gpu_answers import INFOROM, LISTING, LOST, MISMATCH, NO_CONTACT, UUIDS, gpu_xml, log_xml, mig_xml, row
 
 H100 = "NVIDIA H100 80GB HBM3"
+HANGING = (
+    "reboot the host, a GPU or its driver hangs; where GPUs are only slow to wake, let them stay awake (systemctl "
+    "enable --now nvidia-persistenced)"
+)
 OTHER_FIX = "look for NVRM and Xid messages in the kernel log (dmesg), and reboot the host"
 
 
@@ -110,6 +114,28 @@ def test_unified_memory(name, capability):
     assert report.architectures == [capability.replace(".", "")]
 
 
+CHIP = "54d0709b-558d-5a59-9c65-0c5fc14a21a4"
+
+
+def test_thor_with_its_uuid_without_prefix():
+    xml = log_xml(gpu_xml(0, "NVIDIA Thor", total="N/A", uuid=CHIP), driver="580.00", cuda="13.0")
+    report = judge([], smi(f"0, {CHIP}, NVIDIA Thor, [N/A], 580.00, 11.0\n", xml=xml))
+    assert (report.verdict, report.driver_version, report.cuda_version) == ("gpu", "580.00", "13.0")
+    assert [(gpu.uuid, gpu.unified_memory) for gpu in report.gpus] == [(CHIP, True)]
+    assert (report.architectures, report.remarks, report.problems) == (["110"], (), ())
+
+
+def test_orin_does_not_tell_its_cuda_version():
+    """Neither address nor CUDA version: what libcuda says is found by the UUID, to which it gives a prefix."""
+    xml = log_xml(gpu_xml(0, "Orin (nvgpu)", total="Not Supported", uuid=CHIP), driver="540.4.0", cuda="N/A")
+    smi_says = smi(f"0, {CHIP}, Orin (nvgpu), [N/A], 540.4.0, [N/A]\n", xml=xml.replace("00000000:01:00.0", "N/A"))
+    assert leaves_open(judge([], smi_says))
+    libraries = parse_libraries(library("libcuda", entry("8.7", uuid=f"GPU-{CHIP}", integrated=True), cuda="12.6"))
+    report = judge([], smi_says, libraries=libraries)
+    assert (report.cuda_version, report.architectures, report.problems) == ("12.6", ["87"], ())
+    assert [(gpu.capability_source, gpu.pci_address) for gpu in report.gpus] == [("libcuda", None)]
+
+
 def test_an_old_driver_is_answered_from_the_table():
     report = judge([card()], old(gpu_xml()))
     (gpu,) = report.gpus
@@ -134,6 +160,11 @@ def test_an_unknown_capability_is_null_and_a_problem():
             "install NVIDIA driver 510 or newer",
         ),
     )
+
+
+def test_a_new_driver_that_does_not_know_its_gpu():
+    report = judge([], smi(row(name="NVIDIA Graphics Device", capability="[N/A]")))
+    assert [problem.fix for problem in report.problems] == ["install a driver that knows this GPU"]
 
 
 def library(name: str, *gpus: dict, cuda: str | None = "11.4") -> str:
@@ -272,9 +303,7 @@ def test_err_in_the_place_of_values():
 def test_details_that_hang():
     report = judge([card()], smi(row(), hung="/usr/bin/nvidia-smi -q -x"))
     assert report.verdict == "gpu"
-    assert report.problems == (
-        Problem("/usr/bin/nvidia-smi -q -x gave no answer within 20 s", "reboot the host, a GPU or its driver hangs"),
-    )
+    assert report.problems == (Problem("/usr/bin/nvidia-smi -q -x gave no answer within 20 s", HANGING),)
 
 
 def test_other_vendors_are_listed_and_not_used():
@@ -387,7 +416,7 @@ HEAD = "an NVIDIA GPU (10de:2204 at 0000:01:00.0) is there, but "
             card(),
             smi(rc=None),
             "570.86.10",
-            "/usr/bin/nvidia-smi gave no answer within 20 s; reboot the host, its driver hangs",
+            f"/usr/bin/nvidia-smi gave no answer within 20 s; {HANGING}",
         ),
         (
             card(),
