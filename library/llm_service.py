@@ -33,6 +33,14 @@ options:
       - The model file on the host. Required to start a service.
     type: path
     default: ""
+  gpus:
+    description:
+      - How the container gets the GPUs of the host. Empty, it gets none and serves from the CPU.
+      - V(nvidia) is the hook of the NVIDIA container toolkit, V(nvidia_cdi) its device list, in place of which the hook
+        is taken where the docker engine has device lists off. The others are the vendors' own ways, untried.
+    type: str
+    choices: ["", nvidia, nvidia_cdi, amd, intel, moore_threads]
+    default: ""
   directory:
     description:
       - Where secret files of services are kept, one folder a service.
@@ -65,6 +73,17 @@ EXAMPLES = r"""
     image: llmfleet/llama.cpp:cpu-0123456789ab
     model_path: /models/qwen3-8b-Q4_K_M.gguf
 
+- name: Serve it from the GPUs and prove that every layer is there
+  llm_service:
+    service:
+      name: chat
+      model: /models/qwen3-8b-Q4_K_M.gguf
+      port: 8080
+      device: gpu
+    image: llmfleet/llama.cpp:cuda-0123456789ab
+    model_path: /models/qwen3-8b-Q4_K_M.gguf
+    gpus: nvidia
+
 - name: Take the service away
   llm_service:
     service:
@@ -89,7 +108,8 @@ why:
   sample: "argv: --ctx-size 2048 -> --ctx-size 4096"
 verification:
   description:
-    - The levels that were reached with the seconds each took, the reply, C(first_token_seconds), C(tokens_per_second).
+    - The levels that were reached with the seconds each took, the reply, C(first_token_seconds), C(tokens_per_second),
+      and C(device), what proves that it runs on the GPU (null on a CPU).
   returned: when the service runs
   type: dict
 urls:
@@ -130,6 +150,7 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "api_key": {"type": "str", "default": "", "no_log": True},
     "image": {"type": "str", "default": ""},
     "model_path": {"type": "path", "default": ""},
+    "gpus": {"type": "str", "choices": ["", *spec.GPU_ACCESS], "default": ""},
     "directory": {"type": "path", "default": "/var/lib/llmfleet/services"},
     "docker_cli": {"type": "str", "default": "docker"},
 }
@@ -173,6 +194,7 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
             api_key=module.params["api_key"],
             salt=before["salt"] if before else random_secrets.token_hex(8),
             foresee=module.check_mode,
+            gpus=module.params["gpus"],
         )
         secrets = launch.secrets
     seen = [lifecycle.describe(containers[suffix], specs[suffix]) for suffix in ("", lifecycle.PREVIOUS)]
@@ -192,46 +214,17 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
         module.exit_json(**result)
     rollout = Rollout(docker, service, os.path.join(module.params["directory"], name))
     try:
-        report = carry_out(rollout, decision.action, wanted, secrets, result)
+        report = rollout.carry_out(decision.action, wanted, secrets)
     except NotReadyError as error:
-        fail(module, result, f"service {name}: {error}", error)
+        fail(module, {**result, **rollout.instead}, f"service {name}: {error}", error)
     except RolledBackError as error:
         restored = error.previous.as_dict() if error.previous else None
         fail(module, result, f"service {name}: {error}", error.error, rolled_back=True, previous_verification=restored)
+    result.update(rollout.instead)
     if report:
         result["verification"] = report.as_dict()
         result["urls"] = service_urls(service)
     module.exit_json(**result)
-
-
-def carry_out(
-    rollout: Rollout,
-    action: str,
-    wanted: spec.Spec | None,
-    secrets: t.Mapping[str, str],
-    result: dict[str, t.Any],
-) -> t.Any:
-    """Do ``action`` and return the verification report, None when nothing is left running."""
-    if wanted is None:
-        if action == "remove":
-            rollout.remove()
-        elif action == "stop":
-            rollout.stop()
-        return None
-    if action == "keep":
-        try:
-            return rollout.keep(wanted)
-        except NotReadyError as error:
-            # equal but not answering: a restart is what an operator would try first
-            result.update(changed=True, action="restart", why=str(error))
-            return rollout.start(wanted)
-    if action == "start":
-        return rollout.start(wanted)
-    if action == "finish":
-        return rollout.finish(wanted)
-    if action == "restore":
-        return rollout.restore()
-    return rollout.replace(wanted, secrets)
 
 
 def fail(module: AnsibleModule, result: dict[str, t.Any], msg: str, error: NotReadyError, **more: t.Any) -> None:

@@ -32,6 +32,8 @@ def service_report(result: Data, prompt: str, wsl: bool) -> str:
         f"  on the LAN    {lan}",
         f"  verified      {levels}",
     ]
+    if verified.get("device"):
+        lines.append(f"  on the GPU    {verified['device']}")
     if wsl and urls["lan"]:
         lines.insert(3, ON_WSL.format(port=service["port"]))
     if verified.get("reply") is not None:

@@ -11,5 +11,8 @@ LABEL_SPEC = "io.llmfleet.spec"
 LABEL_BUILD_KEY = "io.llmfleet.build-key"
 """Image label: the identity of what was asked for when the image was built."""
 
+LABEL_VARIANT = "io.llmfleet.variant"
+"""Image label: the back-end that the image was built for (cpu, cuda, ...)."""
+
 RUN_UID = 10001
 """User and group id that engines run as inside their containers."""

@@ -34,6 +34,33 @@ class Rollout:
         self._name = service.name
         self._verify = service.verify
         self._directory = directory
+        self.instead: dict[str, t.Any] = {}
+
+    def carry_out(self, action: str, wanted: Spec | None, secrets: t.Mapping[str, str]) -> Report | None:
+        """Do ``action`` of a Decision; return the verification report, None when nothing is left running.
+
+        Raises NotReadyError or RolledBackError. Whatever it did beyond the decision stands in ``instead``.
+        """
+        if wanted is None:
+            if action == "remove":
+                self.remove()
+            elif action == "stop":
+                self.stop()
+            return None
+        if action == "keep":
+            try:
+                return self.keep(wanted)
+            except NotReadyError as error:
+                # equal but not answering: a restart is what an operator would try first
+                self.instead = {"changed": True, "action": "restart", "why": str(error)}
+                return self.start(wanted)
+        if action == "start":
+            return self.start(wanted)
+        if action == "finish":
+            return self.finish(wanted)
+        if action == "restore":
+            return self.restore()
+        return self.replace(wanted, secrets)
 
     def verify(self, spec: Spec, verify: Verify) -> Report:
         """Return the verification report of the running container made from ``spec``; raises NotReadyError."""
@@ -48,7 +75,8 @@ class Rollout:
         if "api_key" not in spec["secrets"]:
             return ""
         with open(f"{self._secrets_dir(spec)}/api_key", encoding="utf-8") as file:
-            return file.read().strip()
+            # the engine may have been given it more than once
+            return file.readline().strip()
 
     def _secrets_dir(self, spec: Spec) -> str:
         return f"{self._directory}/{identity(spec)}"

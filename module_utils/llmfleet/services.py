@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.errors import BadInput
 
-LEVELS = ("process", "http", "model", "token")
-"""Verification levels in the order they are reached; each includes those before it."""
+LEVELS = ("process", "http", "model", "token", "device")
+"""Verification levels in the order they are reached; each includes those before it. `device` is for GPUs only."""
 
+DEVICES = ("auto", "cpu", "gpu")
 STATES = ("started", "stopped", "absent")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
@@ -26,13 +27,19 @@ _SECRET_ENV = re.compile(r"(?i)(^|_)(api_?key|token|secret|password)$")
 class Verify:
     """How a service proves that it is ready. Times in seconds, speed in tokens per second; 0 sets no bound."""
 
-    level: str = "token"
+    level: str = ""
     prompt: str = "Say hello in one short sentence."
     max_tokens: int = 64
     answer: str = ""
     min_tokens_per_second: float = 0.0
     max_first_token_seconds: float = 0.0
     timeout: int = 3600
+
+    def goal(self, on_gpu: bool) -> str:
+        """Return the level to reach: without a word of the user `token`, and `device` on a GPU."""
+        if self.level in ("", "device"):
+            return "device" if on_gpu else "token"
+        return self.level
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Service:
     context_length: int = 0
     parallel: int = 1
     threads: int = 0
+    device: str = "auto"
+    gpu_layers: int = 0
     memory: str = ""
     image: str = ""
     args: tuple[str, ...] = ()
@@ -76,6 +85,8 @@ _TYPES: dict[str, tuple[t.Any, str]] = {
     "context_length": (int, "an integer (tokens)"),
     "parallel": (int, "an integer"),
     "threads": (int, "an integer"),
+    "device": (str, "a string"),
+    "gpu_layers": (int, "an integer"),
     "memory": (str, "a string such as 8g"),
     "image": (str, "a string"),
     "args": (list, "a list of strings"),
@@ -161,20 +172,25 @@ def _check_values(service: Service, where: str) -> None:
     )
     _check(service.state in STATES, where, f"`state` must be one of {', '.join(STATES)}, not {service.state!r}")
     verify = service.verify
-    _check(verify.level in LEVELS, where, f"`verify.level` must be one of {', '.join(LEVELS)}, not {verify.level!r}")
+    _check(
+        verify.level in ("", *LEVELS),
+        where,
+        f"`verify.level` must be one of {', '.join(LEVELS)}, not {verify.level!r}",
+    )
     _check(verify.max_tokens > 0, where, "`verify.max_tokens` must be at least 1")
     _check(verify.timeout > 0, where, "`verify.timeout` must be at least 1 second")
     needs_token = verify.answer or verify.min_tokens_per_second or verify.max_first_token_seconds
     _check(
-        not needs_token or verify.level == "token",
+        not needs_token or verify.level in ("", "token", "device"),
         where,
-        f"a speed or an answer can only be verified at `verify.level: token`, not {verify.level}",
+        f"a speed or an answer can only be verified at `verify.level: token` or device, not {verify.level}",
     )
     _check(
         min(verify.min_tokens_per_second, verify.max_first_token_seconds) >= 0,
         where,
         "`verify` bounds may not be negative",
     )
+    _check_device(service, where)
     for name in ("context_length", "threads"):
         _check(getattr(service, name) >= 0, where, f"`{name}` may not be negative: {getattr(service, name)}")
     _check(service.parallel >= 1, where, f"`parallel` must be at least 1, not {service.parallel}")
@@ -191,6 +207,18 @@ def _check_values(service: Service, where: str) -> None:
     _check_arguments(service, where)
     if service.state != "absent":
         _check_listening(service, where)
+
+
+def _check_device(service: Service, where: str) -> None:
+    _check(service.device in DEVICES, where, f"`device` must be one of {', '.join(DEVICES)}, not {service.device!r}")
+    _check(
+        service.gpu_layers >= 0,
+        where,
+        f"`gpu_layers` may not be negative: {service.gpu_layers} (0: all; `device: cpu` for none)",
+    )
+    if service.device == "cpu":
+        _check(not service.gpu_layers, where, f"`gpu_layers: {service.gpu_layers}` contradicts `device: cpu`")
+        _check(service.verify.level != "device", where, "`verify.level: device` is about GPUs, and `device` is cpu")
 
 
 def _check_listening(service: Service, where: str) -> None:

@@ -21,17 +21,41 @@ Spec = dict[str, t.Any]
 LOG_OPTIONS = {"max-size": "50m", "max-file": "3"}
 STOP_SECONDS = 30
 
+GPU_ACCESS: t.Mapping[str, tuple[str, ...]] = {
+    "nvidia": ("--gpus", "all"),
+    "nvidia_cdi": ("--device", "nvidia.com/gpu=all"),
+    "amd": ("--device", "/dev/kfd", "--device", "/dev/dri"),
+    "intel": ("--device", "/dev/dri"),
+    # its container runtime is the engine's default one and gives GPUs to who asks by this variable
+    "moore_threads": ("--env", "MTHREADS_VISIBLE_DEVICES=all"),
+}
+"""How a container gets the host's GPUs: by the NVIDIA toolkit's hook or device list, or as device nodes. The ways of
+vendors other than NVIDIA follow their documentation and were not tried."""
+
 
 def digest(secret: str, salt: str) -> str:
     """Return the salted digest under which ``secret`` may be stored."""
     return hmac.new(salt.encode(), secret.encode(), hashlib.sha256).hexdigest()
 
 
-def build(service: Service, launch: Launch, *, image: str, image_id: str, model_fingerprint: str, salt: str) -> Spec:
+def build(
+    service: Service,
+    launch: Launch,
+    *,
+    image: str,
+    image_id: str,
+    model_fingerprint: str,
+    salt: str,
+    gpus: str = "",
+    groups: t.Sequence[int] = (),
+) -> Spec:
     """Return the specification of the container that serves ``service``.
 
     ``salt`` is that of the container it will be compared with, so that an unchanged secret has an unchanged digest.
+    ``gpus`` is a key of GPU_ACCESS, "" for none, ``groups`` the ids of the groups that own the device nodes. Without
+    GPUs there is neither key, so that what was stored before they existed stays equal.
     """
+    gpu: Spec = {"gpus": gpus, "groups": [str(group) for group in groups]}
     host = f"[{service.bind}]" if ":" in service.bind else service.bind
     return {
         "name": service.name,
@@ -49,6 +73,7 @@ def build(service: Service, launch: Launch, *, image: str, image_id: str, model_
         "restart_policy": "unless-stopped",
         "salt": salt,
         "secrets": {name: digest(value, salt) for name, value in sorted(launch.secrets.items())},
+        **{key: value for key, value in gpu.items() if value},
     }
 
 
@@ -127,6 +152,9 @@ def create_argv(spec: Spec, container: str, secrets_dir: str) -> list[str]:
     if spec["memory"]:
         # equal limits: no swap, so a model that does not fit fails at once instead of crawling
         argv += ["--memory", spec["memory"], "--memory-swap", spec["memory"]]
+    argv += GPU_ACCESS[spec["gpus"]] if "gpus" in spec else ()
+    for group in spec.get("groups", ()):
+        argv += ["--group-add", group]
     for key, value in sorted(spec["env"].items()):
         argv += ["--env", f"{key}={value}"]
     for target, source in sorted(spec["mounts"].items()):

@@ -22,6 +22,8 @@ class Report:
     completion_tokens: int | None = None
     first_token_seconds: float | None = None
     tokens_per_second: float | None = None
+    device: str | None = None
+    """What proves that it runs on the planned GPU."""
 
     def as_dict(self) -> dict[str, t.Any]:
         """Return the report as plain data for a module's result."""
@@ -133,18 +135,33 @@ def check_bounds(verify: Verify, report: Report) -> list[str]:
 
 
 def advance(
-    endpoint: Endpoint, health_path: str, served_name: str, verify: Verify, report: Report, begun: float
+    endpoint: Endpoint,
+    health_path: str,
+    served_name: str,
+    verify: Verify,
+    report: Report,
+    begun: float,
+    check_device: t.Callable[[], str] | None = None,
 ) -> None:
-    """Climb from the highest level in ``report`` to ``verify.level``; raises NotYetError or FailedError."""
+    """Climb from the highest level in ``report`` to the goal of ``verify``; raises NotYetError or FailedError.
+
+    ``check_device`` returns what proves level device, None where nothing is to run on a GPU; it may raise DeviceError.
+    """
+
+    def device() -> None:
+        report.device = check_device() if check_device else None
+
     steps: dict[str, t.Callable[[], None]] = {
         "http": lambda: check_http(endpoint, health_path),
         "model": lambda: check_model(endpoint, served_name),
         "token": lambda: check_token(endpoint, served_name, verify, report),
+        "device": device,
     }
-    for level in LEVELS[1 : LEVELS.index(verify.level) + 1]:
+    goal = verify.goal(on_gpu=check_device is not None)
+    for level in LEVELS[1 : LEVELS.index(goal) + 1]:
         if level not in report.levels:
             steps[level]()
             report.levels[level] = round(time.monotonic() - begun, 3)
-    if verify.level == "token":
+    if LEVELS.index(goal) >= LEVELS.index("token"):
         for level in check_bounds(verify, report):
             report.levels[level] = round(time.monotonic() - begun, 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import json
 import os
 import typing as t
 
@@ -26,15 +28,47 @@ def find_own(docker: Docker, name: str) -> dict[str, t.Any] | None:
     return container
 
 
+def gpu_access(docker: Docker, gpus: str) -> str:
+    """Return by which way of spec.GPU_ACCESS the container gets GPUs: ``gpus``, or what this engine has instead.
+
+    Device lists (CDI) are off in engines before 28.3 unless daemon.json says otherwise; those that have them on name
+    the folders they read. Only the running engine knows: the plan may have been made before it was installed.
+    """
+    if gpus != "nvidia_cdi":
+        return gpus
+    rc, out, _ = docker.attempt("info", "--format", "{{json .CDISpecDirs}}")
+    return gpus if rc == 0 and json.loads(out or "null") else "nvidia"
+
+
+def device_groups(gpus: str) -> list[int]:
+    """Return the groups that own the device nodes which ``gpus`` stands for; other ways need none."""
+    nodes = ["/dev/kfd", *glob.glob("/dev/dri/renderD*")] if gpus in ("amd", "intel") else []
+    return sorted({os.stat(node).st_gid for node in nodes if os.path.exists(node)})
+
+
 def resolve(
-    docker: Docker, service: Service, *, image: str, model_path: str, api_key: str, salt: str, foresee: bool
+    docker: Docker,
+    service: Service,
+    *,
+    image: str,
+    model_path: str,
+    api_key: str,
+    salt: str,
+    foresee: bool,
+    gpus: str = "",
 ) -> tuple[spec.Spec, Launch]:
     """Return the wanted specification and how the engine is launched by it; raises LlmfleetError.
 
+    ``gpus``: how containers get the host's GPUs (a key of spec.GPU_ACCESS), "" when this one gets none.
     With ``foresee`` (check mode on a new host) the image and the model may still be missing.
     """
     if not image or not model_path:
         raise LlmfleetError(f"service {service.name}: `image` and `model_path` are needed to start it")
+    on_gpu = bool(gpus) and service.device != "cpu"
+    if service.device == "gpu" and not gpus:
+        raise LlmfleetError(f"service {service.name}: `device` is gpu, but `gpus` does not say how it gets one")
+    if service.verify.level == "device" and not on_gpu:
+        raise LlmfleetError(f"service {service.name}: `verify.level: device` is about GPUs, and it runs on the CPU")
     found = docker.inspect("image", image)
     if found is None and not foresee:
         raise LlmfleetError(f"service {service.name}: image {image} is not on this host; build or pull it first")
@@ -45,7 +79,8 @@ def resolve(
         except LlmfleetError as error:
             raise LlmfleetError(f"service {service.name}: model {model_path}: {error}") from None
         context, fingerprint = model.header.context_length or None, model.fingerprint
-    launch = ENGINES[service.engine].launch(service, model_path, context, api_key)
+    launch = ENGINES[service.engine].launch(service, model_path, context, api_key, bool(gpus))
+    access = gpu_access(docker, gpus)
     wanted = spec.build(
         service,
         launch,
@@ -53,6 +88,8 @@ def resolve(
         image_id=found["Id"] if found else "",
         model_fingerprint=fingerprint,
         salt=salt,
+        gpus=access,
+        groups=device_groups(access),
     )
     return wanted, launch
 

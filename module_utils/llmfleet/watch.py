@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import typing as t
 
+from ansible.module_utils.llmfleet.device_check import check_device, planned
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.engines import ENGINES
-from ansible.module_utils.llmfleet.engines.base import Failure, diagnose, phase_of
+from ansible.module_utils.llmfleet.engines.base import DeviceError, Failure, diagnose, phase_of
 from ansible.module_utils.llmfleet.http_client import Endpoint
 from ansible.module_utils.llmfleet.services import Verify
 from ansible.module_utils.llmfleet.spec import Spec
@@ -23,9 +25,30 @@ DOCKER_FAILURES = (
         "choose another `port`, or stop what listens there (ss -ltnp)",
     ),
     Failure(
+        r"unresolvable CDI devices (?P<device>[^\s:]+)",
+        "the engine does not find {device} in its device lists (CDI)",
+        "write the list anew with playbooks/host.yml (nvidia-ctk cdi generate) after the driver is loaded",
+    ),
+    Failure(
         r"could not select device driver|[Uu]nknown runtime specified",
         "the engine cannot give GPUs to containers",
-        "install the NVIDIA container toolkit and restart docker",
+        "install the NVIDIA container toolkit and restart docker (playbooks/host.yml does both)",
+    ),
+    Failure(
+        r"unsatisfied condition: cuda>=(?P<cuda>[\d.]+)",
+        "the NVIDIA driver is too old for the image, which asks for CUDA {cuda}",
+        "install a newer driver, or build the image here (llama_cpp_image_source: build): the plan then chooses a CUDA "
+        "toolkit that this driver carries",
+    ),
+    Failure(
+        r"nvidia-container-cli: (?P<why>.+)",
+        "the NVIDIA container toolkit could not give the GPU to the container: {why}",
+        "check the driver with nvidia-smi on the host, then run playbooks/host.yml",
+    ),
+    Failure(
+        r"gathering device information while adding custom device \"(?P<device>[^\"]+)\"",
+        "{device} does not exist on this host",
+        "check that the GPU's driver is loaded (dmesg), or set `device: cpu`",
     ),
     Failure(
         r"bind source path does not exist: (?P<path>\S+)",
@@ -92,13 +115,15 @@ def explain_death(state: t.Mapping[str, t.Any], log: str, engine: t.Any, memory:
 
 
 def wait_ready(docker: Docker, spec: Spec, endpoint: Endpoint, verify: Verify) -> Report:
-    """Return the Report once the container of ``spec`` has reached ``verify.level``; raise NotReadyError as soon as
-    that is hopeless.
+    """Return the Report once the container of ``spec`` has reached the goal of ``verify``; raise NotReadyError as soon
+    as that is hopeless.
 
+    A service on a GPU climbs to `device` when nothing else was asked for.
     Hopeless: the container ended or was restarted (with a restart policy a crashed one never stays exited), an
     answer proves a failure, the log stays silent longer than its phase allows, or verify.timeout has passed.
     """
     container, engine = spec["name"], ENGINES[spec["engine"]]
+    layers = planned(spec, engine) if verify.goal(on_gpu=True) == "device" else None
     begun = progressed = logged = time.monotonic()
     report, seen_log, not_yet = Report(), "", "it has not been asked yet"
     first: t.Mapping[str, t.Any] | None = None
@@ -118,14 +143,20 @@ def wait_ready(docker: Docker, spec: Spec, endpoint: Endpoint, verify: Verify) -
             log = log_of(docker, container)
             raise NotReadyError(explain_death(found["State"], log, engine, spec["memory"]), log, report)
         report.levels.setdefault("process", round(now - begun, 3))
+        device = None if layers is None else functools.partial(check_device, docker, found, layers, engine)
         if verify.level == "process" and now - begun >= PROCESS_SECONDS:
             return report
         try:
             if verify.level != "process":
-                advance(endpoint, engine.HEALTH_PATH, spec["served_name"], verify, report, begun)
+                if device and engine.OFFLOAD.fell_back(seen_log):
+                    # on the CPU a big model takes minutes to answer; the verdict stands already
+                    device()
+                advance(endpoint, engine.HEALTH_PATH, spec["served_name"], verify, report, begun, device)
                 return report
         except NotYetError as error:
             not_yet = str(error)
+        except DeviceError as error:
+            raise NotReadyError(error.diagnosis, log_of(docker, container), report) from None
         except FailedError as error:
             diagnosis = {
                 "cause": str(error),

@@ -26,7 +26,10 @@ LLAMA_SERVER_LINES = [
     ("E failed to allocate buffer for kv cache", "context does not fit"),
     ("alloc_tensor_range: unable to allocate CPU buffer of size 1", "model does not fit"),
     ("CUDA error: no kernel image is available for execution on the device", "no code"),
-    ("ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected", "no CUDA-capable device"),
+    ("failed to initialize CUDA: CUDA driver version is insufficient for CUDA runtime version", "driver is too old"),
+    ("ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected", "was given no GPU"),
+    ("failed to initialize CUDA: system has unsupported display driver / cuda driver combination", "do not match"),
+    ("ggml_cuda_init: failed to initialize ROCm: out of memory", "ROCm did not start: out of memory"),
     ("llama-server: error while loading shared libraries: libcuda.so.1: cannot open", "lacks libcuda.so.1"),
     ("Illegal instruction (core dumped)", "another processor"),
     ("error: something else", "something else"),
@@ -61,6 +64,25 @@ def test_the_whole_table_gives_the_most_precise_row(line, words):
         ("Bind for 127.0.0.1:8080 failed: port is already allocated.", "port is taken"),
         ("listen tcp4 127.0.0.1:8080: bind: address already in use", "port is taken"),
         ('could not select device driver "" with capabilities: [[gpu]]', "GPUs"),
+        ('could not select device driver "cdi" with capabilities: []', "GPUs"),
+        (
+            "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=all: unknown.",
+            "does not find nvidia.com/gpu=all in",
+        ),
+        (
+            "nvidia-container-cli: requirement error: unsatisfied condition: cuda>=13.0, please update your driver to "
+            "a newer version, or use an earlier cuda container: unknown",
+            "asks for CUDA 13.0",
+        ),
+        (
+            "nvidia-container-cli: initialization error: load library failed: libnvidia-ml.so.1: cannot open shared "
+            "object file: no such file or directory: unknown",
+            "load library failed: libnvidia-ml.so.1: cannot open shared object file: no such file or directory",
+        ),
+        (
+            'error gathering device information while adding custom device "/dev/kfd": no such file or directory',
+            "/dev/kfd does not exist",
+        ),
         ("invalid mount config: bind source path does not exist: /nowhere/m.gguf", "/nowhere/m.gguf"),
         ("exec /app/llama-server: exec format error", "another processor"),
         ("write /var/lib/docker/x: no space left on device", "disk"),
@@ -74,7 +96,7 @@ def test_dockers_own_refusals(said, words):
 
 
 def test_dockers_table_has_no_row_without_a_case():
-    assert len(DOCKER_FAILURES) == 7
+    assert len(DOCKER_FAILURES) == 11
 
 
 def test_a_memory_kill_is_explained_before_the_log():

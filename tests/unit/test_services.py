@@ -17,8 +17,23 @@ def test_a_few_lines_give_a_good_service():
         "127.0.0.1",
         "chat",
     )
-    assert service.verify.level == "token"
+    assert (service.device, service.gpu_layers) == ("auto", 0)
     assert not service.public
+
+
+@pytest.mark.parametrize(
+    ("level", "on_cpu", "on_gpu"),
+    [
+        ("", "token", "device"),
+        ("token", "token", "token"),
+        ("http", "http", "http"),
+        # what was asked of the new container is not asked of a previous one that never had a GPU
+        ("device", "token", "device"),
+    ],
+)
+def test_a_service_on_a_gpu_is_to_prove_it(level, on_cpu, on_gpu):
+    verify = parse({**GOOD, "verify": {"level": level}}).verify
+    assert (verify.goal(on_gpu=False), verify.goal(on_gpu=True)) == (on_cpu, on_gpu)
 
 
 def test_the_api_key_is_checked_but_not_kept():
@@ -63,8 +78,15 @@ def test_the_api_key_is_checked_but_not_kept():
         ({"env": {"LLAMA_API_KEY": "x"}}, ["`env` holds LLAMA_API_KEY: say it with `api_key`"]),
         ({"env": {"HF_TOKEN": "x"}}, ["HF_TOKEN, which looks like a secret"]),
         ({"verify": {"levle": "http"}}, ["service chat: verify: unknown key `levle`", "did you mean `level`?"]),
-        ({"verify": {"level": "gpu"}}, ["`verify.level` must be one of process, http, model, token"]),
+        ({"verify": {"level": "gpu"}}, ["`verify.level` must be one of process, http, model, token, device"]),
         ({"verify": {"level": "http", "answer": "x"}}, ["can only be verified at `verify.level: token`"]),
+        ({"device": "cuda"}, ["`device` must be one of auto, cpu, gpu, not 'cuda'"]),
+        ({"gpu_layers": -1}, ["`gpu_layers` may not be negative: -1"]),
+        ({"gpu_layers": "all"}, ["`gpu_layers` must be an integer, not 'all'"]),
+        ({"device": "cpu", "gpu_layers": 3}, ["`gpu_layers: 3` contradicts `device: cpu`"]),
+        ({"device": "cpu", "verify": {"level": "device"}}, ["`verify.level: device` is about GPUs"]),
+        ({"args": ["-ngl", "20"]}, ["`args` holds -ngl: say it with `gpu_layers`"]),
+        ({"env": {"LLAMA_ARG_N_GPU_LAYERS": "20"}}, ["LLAMA_ARG_N_GPU_LAYERS: say it with `gpu_layers`"]),
         ({"verify": {"max_tokens": 0}}, ["`verify.max_tokens` must be at least 1"]),
     ],
 )

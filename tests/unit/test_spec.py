@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from ansible.module_utils.llmfleet.engines import llama_server
+from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.services import parse
-from ansible.module_utils.llmfleet.spec import build, changes, create_argv, identity, printable, stored
+from ansible.module_utils.llmfleet.spec import (
+    GPU_ACCESS,
+    build,
+    changes,
+    create_argv,
+    identity,
+    printable,
+    stored,
+)
 
 KEY = "a-very-secret-key"
 
 
-def spec_of(salt="salt", key="", **fields):
+def spec_of(salt="salt", key="", gpus="", groups=(), **fields):
     raw = {"name": "chat", "model": "/models/m.gguf", "port": 8080, "api_key": key, **fields}
     service = parse(raw)
-    launch = llama_server.launch(service, "/models/m.gguf", 2048, key)
-    return build(service, launch, image="img:1", image_id="sha256:1", model_fingerprint="f", salt=salt)
+    launch = llama_server.launch(service, "/models/m.gguf", 2048, key, bool(gpus))
+    made = {"image": "img:1", "image_id": "sha256:1", "model_fingerprint": "f", "salt": salt}
+    return build(service, launch, **made, gpus=gpus, groups=groups)
 
 
 def test_no_secret_reaches_label_argv_or_diff():
@@ -95,3 +106,59 @@ def test_the_label_is_read_back():
 
 def test_each_specification_has_its_own_secrets_folder():
     assert identity(spec_of(key=KEY)) != identity(spec_of(key="other-key"))
+
+
+def test_a_service_on_the_cpu_is_specified_as_it_was_before_there_were_gpus():
+    """The digest is that of the code before: an upgrade of llmfleet must not restart what runs."""
+    spec = spec_of(key="a-very-secret-key", threads=4, memory="2g", args=["--no-warmup"])
+    assert identity(spec) == "106f3650eb0c05ec"
+
+
+@pytest.mark.parametrize("gpus", GPU_ACCESS)
+def test_a_container_gets_its_gpus_as_the_engine_can_give_them(gpus):
+    spec = spec_of(gpus=gpus, groups=[44, 105] if gpus == "amd" else [])
+    text = " ".join(create_argv(spec, "chat.next", "/s"))
+    assert f" {' '.join(GPU_ACCESS[gpus])} " in text
+    assert ("--group-add 44 --group-add 105" in text) is (gpus == "amd")
+    before, hyphen, after = text.partition(" img:1 ")
+    assert "--n-gpu-layers 999 --verbosity 4" in after
+    assert "--n-gpu-layers" not in before.split("io.llmfleet.spec=")[0] + hyphen
+
+
+def test_a_service_that_moves_to_the_gpu_says_so():
+    assert changes(spec_of(), spec_of(gpus="nvidia")) == [
+        "argv: (nothing) -> --n-gpu-layers 999 --verbosity 4",
+        "gpus: (none) -> nvidia",
+    ]
+    assert changes(spec_of(gpus="nvidia"), spec_of(gpus="nvidia_cdi")) == ["gpus: nvidia -> nvidia_cdi"]
+
+
+def test_only_some_layers_may_be_planned():
+    argv = spec_of(gpus="nvidia", gpu_layers=20)["argv"]
+    assert argv[argv.index("--n-gpu-layers") + 1] == "20"
+
+
+def test_on_the_cpu_of_an_image_for_gpus_no_device_is_used():
+    spec = spec_of(gpus="nvidia", device="cpu")
+    assert spec["argv"][spec["argv"].index("--device") + 1] == "none"
+    assert "--n-gpu-layers" not in spec["argv"]
+    # its programs are linked against the driver's libraries
+    assert "--gpus" in create_argv(spec, "chat", "/s")
+
+
+@pytest.mark.parametrize("args", [["-lv", "3"], ["--verbosity", "0"], ["--log-disable"]])
+def test_what_hides_the_proof_of_the_gpu_is_refused_there_only(args):
+    with pytest.raises(BadInput, match="hides the log lines that prove the GPU is used"):
+        spec_of(gpus="nvidia", args=args)
+    assert spec_of(args=args)["argv"][-len(args) :] == args
+
+
+@pytest.mark.parametrize("args", [["-lv", "5"], ["-v"], ["--log-verbosity", "4"]])
+def test_a_higher_verbosity_is_left_as_it_is(args):
+    assert "--verbosity" not in spec_of(gpus="nvidia", args=args)["argv"]
+
+
+def test_a_key_is_given_twice_where_a_single_one_would_be_printed_in_part():
+    service = parse({"name": "chat", "model": "x", "port": 1, "api_key": KEY})
+    assert llama_server.launch(service, "/m.gguf", None, KEY).secrets == {"api_key": KEY}
+    assert llama_server.launch(service, "/m.gguf", None, KEY, True).secrets == {"api_key": f"{KEY}\n{KEY}"}

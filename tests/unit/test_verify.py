@@ -7,6 +7,7 @@ import json
 import threading
 
 import pytest
+from ansible.module_utils.llmfleet.engines.base import DeviceError
 from ansible.module_utils.llmfleet.http_client import Endpoint
 from ansible.module_utils.llmfleet.services import Verify
 from ansible.module_utils.llmfleet.verify import FailedError, NotYetError, Report, advance
@@ -67,10 +68,10 @@ def server():
         running.shutdown()
 
 
-def climb(server, key="", **verify):
+def climb(server, key="", device=None, **verify):
     report = Report()
     endpoint = Endpoint(f"http://127.0.0.1:{server.server_port}", key, timeout=5)
-    advance(endpoint, "/health", "chat", Verify(**verify), report, 0.0)
+    advance(endpoint, "/health", "chat", Verify(**verify), report, 0.0, device)
     return report
 
 
@@ -143,3 +144,23 @@ def test_speed_and_answer_are_levels_of_their_own(server):
 def test_missed_bounds_fail(server, bound, words):
     with pytest.raises(FailedError, match=words):
         climb(server, **bound)
+
+
+def test_on_a_gpu_the_device_is_proven_between_answer_and_speed(server):
+    report = climb(server, device=lambda: "3/3 layers on CUDA0", min_tokens_per_second=10)
+    assert list(report.levels) == ["http", "model", "token", "device", "speed"]
+    assert report.device == "3/3 layers on CUDA0"
+
+
+def test_a_level_below_leaves_the_device_alone(server):
+    report = climb(server, level="token", device=lambda: pytest.fail("asked"), answer="there")
+    assert list(report.levels) == ["http", "model", "token", "answer"]
+    assert report.device is None
+
+
+def test_a_refuted_device_stops_the_climb(server):
+    def refuted():
+        raise DeviceError("it computes on the CPU", "no GPU", "choose another image")
+
+    with pytest.raises(DeviceError, match="it computes on the CPU"):
+        climb(server, device=refuted, answer="goodbye")

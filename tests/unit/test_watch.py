@@ -9,12 +9,13 @@ import pytest
 from ansible.module_utils.llmfleet import watch
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.engines import llama_server
-from ansible.module_utils.llmfleet.engines.base import Phase
+from ansible.module_utils.llmfleet.engines.base import DeviceError, Phase
 from ansible.module_utils.llmfleet.services import Verify
 from ansible.module_utils.llmfleet.verify import FailedError, NotYetError
 from ansible.module_utils.llmfleet.watch import NotReadyError, wait_ready
 
 SPEC = {"name": "chat", "engine": "test", "served_name": "chat", "memory": "1g"}
+GPU_SPEC = {**SPEC, "gpus": "nvidia", "argv": ["--n-gpu-layers", "999"]}
 UP = {"RestartCount": 0, "State": {"Status": "running", "StartedAt": "t0"}}
 
 
@@ -38,6 +39,7 @@ def clock(monkeypatch):
     engine = types.SimpleNamespace(
         HEALTH_PATH="/health",
         FAILURES=llama_server.FAILURES,
+        OFFLOAD=llama_server.OFFLOAD,
         PHASES=(Phase("starting", "", 5), Phase("loading model", "loading model", 60)),
     )
     monkeypatch.setattr(watch, "ENGINES", {"test": engine})
@@ -60,13 +62,14 @@ def never_ready(*_):
     raise NotYetError("it says HTTP 503: Loading model")
 
 
-def wait(docker, monkeypatch, advance=never_ready, **verify):
+def wait(docker, monkeypatch, advance=never_ready, spec=SPEC, **verify):
     monkeypatch.setattr(watch, "advance", advance)
-    return wait_ready(docker, SPEC, None, Verify(**verify))
+    return wait_ready(docker, spec, None, Verify(**verify))
 
 
 def test_ready_is_noticed(clock, monkeypatch):
-    def ready_after_three_seconds(_endpoint, _health, _name, _verify, report, begun):
+    def ready_after_three_seconds(_endpoint, _health, _name, _verify, report, begun, device):
+        assert device is None
         if clock.now < 3:
             never_ready()
         report.levels["token"] = clock.now - begun
@@ -132,3 +135,42 @@ def test_the_process_level_wants_it_to_stay_up(clock, monkeypatch):
     report = wait(engine_room(clock, {0: UP}), monkeypatch, level="process")
     assert clock.now >= watch.PROCESS_SECONDS
     assert list(report.levels) == ["process"]
+
+
+def refute(*_):
+    raise DeviceError("it computes on the CPU", "no usable GPU found", "choose another image")
+
+
+@pytest.fixture
+def refuted(monkeypatch):
+    monkeypatch.setattr(watch, "check_device", refute)
+
+
+@pytest.mark.usefixtures("refuted")
+def test_a_refuted_device_ends_the_wait_with_its_own_fix(clock, monkeypatch):
+    def climb(*arguments):
+        arguments[-1]()
+
+    with pytest.raises(NotReadyError) as failure:
+        wait(engine_room(clock, {0: UP}, "the log"), monkeypatch, climb, GPU_SPEC)
+    assert failure.value.diagnosis["fix"] == "choose another image"
+    assert failure.value.log == "the log"
+    assert clock.now == 0
+
+
+@pytest.mark.usefixtures("refuted")
+def test_a_silent_fallback_is_noticed_while_the_model_still_loads(clock, monkeypatch):
+    warning = "warning: no usable GPU found, --gpu-layers option will be ignored"
+    with pytest.raises(NotReadyError, match="it computes on the CPU"):
+        wait(engine_room(clock, {0: UP}, warning), monkeypatch, spec=GPU_SPEC)
+    assert clock.now < 1.2
+
+
+@pytest.mark.usefixtures("refuted")
+@pytest.mark.parametrize(("spec", "level"), [(SPEC, ""), (GPU_SPEC, "token"), (GPU_SPEC, "http")])
+def test_the_device_is_asked_for_where_a_gpu_is_planned_and_the_level_reaches_it(clock, monkeypatch, spec, level):
+    def climb(*arguments):
+        assert arguments[-1] is None
+
+    warning = "warning: no usable GPU found, --gpu-layers option will be ignored"
+    assert wait(engine_room(clock, {0: UP}, warning), monkeypatch, climb, spec, level=level).device is None

@@ -49,6 +49,14 @@ class Launch:
 SECRETS_DIR = "/run/llmfleet"
 
 
+class DeviceError(Exception):
+    """The engine does not compute on the device that was planned; ``diagnosis`` is {cause, evidence, fix}."""
+
+    def __init__(self, cause: str, evidence: str, fix: str) -> None:
+        super().__init__(cause)
+        self.diagnosis = {"cause": cause, "evidence": evidence, "fix": fix}
+
+
 def diagnose(log: str, failures: t.Sequence[Failure]) -> dict[str, str] | None:
     """Return {cause, evidence, fix} for the first row of ``failures`` found in ``log``, else None.
 

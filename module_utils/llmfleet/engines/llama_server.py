@@ -10,6 +10,7 @@ import posixpath
 import re
 import typing as t
 
+from ansible.module_utils.llmfleet.engines import llama_offload
 from ansible.module_utils.llmfleet.engines.base import SECRETS_DIR, Failure, Launch, Mount, Phase
 
 if t.TYPE_CHECKING:
@@ -18,6 +19,9 @@ if t.TYPE_CHECKING:
 NAME = "llama_server"
 HEALTH_PATH = "/health"
 CONTAINER_PORT = 8080
+OFFLOAD = llama_offload
+"""How it is put on a GPU, and what proves that it is there."""
+
 DEFAULT_CONTEXT_LENGTH = 4096
 """Tokens one request may use when the service does not say (a model trained for less gets its own figure)."""
 
@@ -30,6 +34,7 @@ OWNED_FLAGS = {
     "-c": "context_length", "--ctx-size": "context_length",
     "-np": "parallel", "--parallel": "parallel",
     "-t": "threads", "--threads": "threads",
+    "-ngl": "gpu_layers", "--gpu-layers": "gpu_layers", "--n-gpu-layers": "gpu_layers",
 }  # fmt: skip
 """Flags that a typed field sets; in free ``args`` they would contradict it."""
 
@@ -49,6 +54,7 @@ OWNED_ENV = {
     "LLAMA_API_KEY": "api_key", "LLAMA_ARG_API_KEY_FILE": "api_key", "LLAMA_ARG_MODEL": "model",
     "LLAMA_ARG_PORT": "port", "LLAMA_ARG_HOST": "bind", "LLAMA_ARG_ALIAS": "served_name",
     "LLAMA_ARG_CTX_SIZE": "context_length", "LLAMA_ARG_N_PARALLEL": "parallel", "LLAMA_ARG_THREADS": "threads",
+    "LLAMA_ARG_N_GPU_LAYERS": "gpu_layers",
 }  # fmt: skip
 
 PHASES = (
@@ -132,16 +138,7 @@ FAILURES = (
         "the model does not fit into memory",
         "use a smaller quantisation, raise `memory`, or choose a bigger host",
     ),
-    Failure(
-        r"no kernel image is available for execution|the provided PTX was compiled with an unsupported toolchain",
-        "the image holds no code that this GPU and driver can run",
-        "build the image for this GPU's compute capability, or install a newer driver",
-    ),
-    Failure(
-        r"ggml_cuda_init: failed to initialize CUDA: (?P<why>.*)",
-        "CUDA did not start: {why}",
-        "check the driver with nvidia-smi on the host and that the container was given the GPU",
-    ),
+    *llama_offload.GPU_FAILURES,
     Failure(
         r"error while loading shared libraries: (?P<lib>\S+?):",
         "the image lacks {lib} on this host",
@@ -161,10 +158,13 @@ FAILURES = (
 )
 
 
-def launch(service: Service, model_path: str, model_context: int | None, api_key: str) -> Launch:
-    """Return how llama-server serves ``service`` from the GGUF at ``model_path`` on the host.
+def launch(
+    service: Service, model_path: str, model_context: int | None, api_key: str, has_gpus: bool = False
+) -> Launch:
+    """Return how llama-server serves ``service`` from the GGUF at ``model_path`` on the host. Raises BadInput.
 
-    ``model_context`` is the context the model was trained for, in tokens (None: not known).
+    ``model_context`` is the context the model was trained for, in tokens (None: not known); ``has_gpus``: the container
+    gets the host's GPUs, which it uses unless the service is meant for the CPU.
     context_length is what one request may use; llama-server's --ctx-size is the total over its slots.
     """
     context = service.context_length or min(DEFAULT_CONTEXT_LENGTH, model_context or DEFAULT_CONTEXT_LENGTH)
@@ -187,8 +187,13 @@ def launch(service: Service, model_path: str, model_context: int | None, api_key
     ]
     if service.threads:
         argv += ["--threads", str(service.threads)]
+    if has_gpus:
+        # an image for GPUs does not start without the driver's libraries, so it gets GPUs even to leave them alone
+        argv += ["--device", "none"] if service.device == "cpu" else llama_offload.gpu_argv(service)
     if api_key:
         argv += ["--api-key-file", f"{SECRETS_DIR}/api_key"]
+        # at the verbosity that proves the GPU the last four characters of a single key are printed, of more the count
+        api_key = f"{api_key}\n{api_key}" if has_gpus else api_key
     return Launch(
         argv=(*argv, *service.args),
         port=CONTAINER_PORT,

@@ -1,0 +1,153 @@
+"""Where each service will compute, how its container gets there, and why."""
+
+from __future__ import annotations
+
+import pytest
+from ansible.module_utils.llmfleet.closing_report import closing_report
+from ansible.module_utils.llmfleet.errors import BadInput
+from ansible.module_utils.llmfleet.service_plan import plan_service, variant_of
+from ansible.module_utils.llmfleet.services import parse
+from facts import gpu, host, nvidia
+
+CPU_IMAGE = {"action": "build", "image": "llmfleet/llama.cpp:cpu-0", "variant": "cpu", "why": "no registry answers"}
+CUDA_IMAGE = {**CPU_IMAGE, "image": "llmfleet/llama.cpp:cuda-0", "variant": "cuda", "architectures": ["86-real"]}
+MODELS = {"tiny": {"action": "generate", "path": "/m/tiny.gguf", "gguf": {"context_length": 4096}}}
+WITH_3090 = nvidia("580.95.05", "13.0", gpu("NVIDIA GeForce RTX 3090", "8.6"))
+TOOLKIT = {"action": "none", "state": "present", "cdi": False}
+
+
+def of_bus(vendor, loaded=True):
+    """Return a GPU as the PCI bus tells it."""
+    return {"vendor": vendor, "name": f"{vendor} GPU 1002:1", "usable": False, "driver_loaded": loaded}
+
+
+def other(vendor, loaded=True):
+    return {"verdict": "none", "reason": "no NVIDIA GPU on the PCI bus", "gpus": [of_bus(vendor, loaded)]}
+
+
+def plan(gpus=None, planned=CUDA_IMAGE, toolkit=TOOLKIT, **fields):
+    service = parse({"name": "chat", "model": "tiny", "port": 8080, **fields})
+    return plan_service(service, host("distro", gpu=gpus or {}), toolkit, planned, MODELS)
+
+
+def test_a_gpu_image_on_a_host_with_a_gpu_is_a_service_on_the_gpu():
+    row = plan(WITH_3090)
+    assert (row["device"], row["gpus"]) == ("GPU: NVIDIA GeForce RTX 3090", "nvidia")
+    assert row["why"] == "all layers; 1 NVIDIA GPU with driver 580.95.05"
+
+
+def test_equal_gpus_are_counted():
+    two = gpu("Tesla P40", "6.1")
+    row = plan(nvidia("580", "13.0", two, two, gpu("NVIDIA GeForce RTX 3090", "8.6")))
+    assert row["device"] == "GPU: 2x Tesla P40, NVIDIA GeForce RTX 3090"
+
+
+def test_device_lists_are_used_where_the_toolkit_sets_them_up():
+    assert plan(WITH_3090, toolkit={**TOOLKIT, "cdi": True})["gpus"] == "nvidia_cdi"
+
+
+def test_planned_layers_are_said():
+    assert plan(WITH_3090, gpu_layers=20)["why"].startswith("20 layers on the GPU, the others on the CPU; 1 NVIDIA GPU")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "image", "fields", "gives", "why"),
+    [
+        (None, CPU_IMAGE, {}, "", "no NVIDIA GPU on the PCI bus"),
+        (WITH_3090, CPU_IMAGE, {}, "", "1 NVIDIA GPU with driver 580.95.05; the image is for the CPU"),
+        (WITH_3090, CPU_IMAGE, {"device": "cpu"}, "", "`device` is cpu"),
+        # the programs of our image do not start without the driver's libraries
+        (WITH_3090, CUDA_IMAGE, {"device": "cpu"}, "nvidia", "`device` is cpu"),
+        (WITH_3090, CUDA_IMAGE, {"device": "cpu", "image": "example/server:1"}, "", "`device` is cpu"),
+        (WITH_3090, CUDA_IMAGE, {"image": "ghcr.io/ggml-org/llama.cpp:server"}, "", "names no GPU back-end"),
+    ],
+)
+def test_on_the_cpu_the_reason_is_given(gpus, image, fields, gives, why):
+    row = plan(gpus, image, **fields)
+    assert (row["device"], row["gpus"]) == ("CPU", gives)
+    assert why in row["why"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "fields", "gives"),
+    [
+        (WITH_3090, {"image": "ghcr.io/ggml-org/llama.cpp:server-cuda13-b11206"}, "nvidia"),
+        (WITH_3090, {"image": "example/server:1", "device": "gpu"}, "nvidia"),
+        (WITH_3090, {"image": "ghcr.io/ggml-org/llama.cpp:server-vulkan"}, "nvidia"),
+        (other("amd"), {"image": "ghcr.io/ggml-org/llama.cpp:server-vulkan"}, "amd"),
+        (other("amd"), {"image": "ghcr.io/ggml-org/llama.cpp:server-rocm"}, "amd"),
+        (other("intel"), {"image": "ghcr.io/ggml-org/llama.cpp:server-intel"}, "intel"),
+        (other("moore_threads"), {"image": "ghcr.io/ggml-org/llama.cpp:server-musa"}, "moore_threads"),
+    ],
+)
+def test_a_given_image_finds_its_gpu(gpus, fields, gives):
+    row = plan(gpus, **fields)
+    assert row["gpus"] == gives
+    assert row["device"].startswith("GPU: ")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "image", "toolkit", "fields", "words"),
+    [
+        (None, CUDA_IMAGE, TOOLKIT, {}, ["for NVIDIA GPUs", "no NVIDIA GPU on the PCI bus", "image_variant: cpu"]),
+        (
+            {**WITH_3090, "verdict": "no_driver", "reason": "the driver is not loaded", "gpus": [of_bus("nvidia")]},
+            CUDA_IMAGE,
+            TOOLKIT,
+            {},
+            ["none that can be used (the driver is not loaded)"],
+        ),
+        (other("amd", loaded=False), {**CUDA_IMAGE, "variant": "rocm"}, TOOLKIT, {}, ["for AMD GPUs"]),
+        (WITH_3090, CUDA_IMAGE, TOOLKIT, {"image": "x/y:server-rocm"}, ["for AMD GPUs", "name an image for the CPU"]),
+        (WITH_3090, CPU_IMAGE, TOOLKIT, {"device": "gpu"}, ["`device` is gpu", "cpu-0 is for the CPU", "`image`"]),
+        (WITH_3090, CUDA_IMAGE, {"state": "absent"}, {}, ["nvidia_container_toolkit_state is absent"]),
+        (WITH_3090, CPU_IMAGE, TOOLKIT, {"verify": {"level": "device"}}, ["`verify.level: device`", "for the CPU"]),
+        (WITH_3090, CUDA_IMAGE, TOOLKIT, {"args": ["-lv", "1"]}, ["`args` holds -lv 1"]),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_sentence(gpus, image, toolkit, fields, words):
+    with pytest.raises(BadInput) as refusal:
+        plan(gpus, image, toolkit, **fields)
+    sentence = str(refusal.value)
+    assert sentence.startswith("service chat: ")
+    assert "\n" not in sentence
+    for word in words:
+        assert word in sentence
+
+
+def test_a_refused_image_is_complained_of_once():
+    row = plan(None, {**CUDA_IMAGE, "action": "refuse", "image": "", "why": "driver 470 is too old"})
+    assert (row["device"], row["gpus"], row["why"]) == ("", "", "driver 470 is too old")
+
+
+def test_a_service_that_does_not_run_has_no_device():
+    assert plan(WITH_3090, state="stopped")["device"] == ""
+
+
+@pytest.mark.parametrize(
+    ("reference", "variant"),
+    [
+        ("llmfleet/llama.cpp:cpu-1fd465d15179", "cpu"),
+        ("llmfleet/llama.cpp:cuda-light-0123456789ab", "cuda"),
+        ("registry.lan:5000/ggml-org/llama.cpp:server-cuda12-b1", "cuda"),
+        ("ghcr.io/ggml-org/llama.cpp:server-vulkan@sha256:cuda", "vulkan"),
+        ("example/llama:server-sycl", "intel"),
+        ("ghcr.io/ggml-org/llama.cpp:server", ""),
+        ("cuda/llama.cpp", ""),
+        ("registry.lan:5000/cuda", ""),
+    ],
+)
+def test_the_tag_of_an_image_names_its_back_end(reference, variant):
+    assert variant_of(reference) == variant
+
+
+@pytest.mark.parametrize("proof", ["33/33 layers on CUDA0 (NVIDIA H200)", None])
+def test_the_report_names_the_device_that_was_proven(proof):
+    result = {
+        "action": "keep",
+        "why": "nothing differs",
+        "service": {"name": "chat", "port": 8080},
+        "urls": {"host": "http://127.0.0.1:8080/v1", "lan": None},
+        "verification": {"levels": {"token": 0.2}, "device": proof},
+    }
+    assert ("  on the GPU    33/33 layers on CUDA0" in closing_report([result], "gpu1")) is (proof is not None)
