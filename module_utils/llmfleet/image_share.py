@@ -1,0 +1,182 @@
+"""Starting, finding and ending the processes that serve the chunks of an archive to other hosts. Edge code."""
+
+from __future__ import annotations
+
+import inspect
+import ipaddress
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import typing as t
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ansible.module_utils.llmfleet import chunk_server
+from ansible.module_utils.llmfleet.addresses import lan_address
+from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
+from ansible.module_utils.llmfleet.image_archive import SIDECAR, read_sidecar
+from ansible.module_utils.llmfleet.image_chunks import Archive
+
+FILE_STATE = ".share.json"
+START_SECONDS = 20
+END_SECONDS = 2
+
+
+def folder_of(directory: str, archive: Archive) -> str:
+    """Return the folder in which a host collects the chunks of ``archive``."""
+    return os.path.join(directory, archive.sha256[:16])
+
+
+def prepare_folder(directory: str, archive: Archive) -> str:
+    """Make the folder for the chunks of ``archive``, for root's eyes only, and return it."""
+    folder = folder_of(directory, archive)
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    record = os.path.join(folder, chunk_server.RECORD)
+    if not os.path.exists(record):
+        with open(record + chunk_server.PARTIAL, "w", encoding="utf-8") as file:
+            json.dump(archive.as_data(), file)
+        os.replace(record + chunk_server.PARTIAL, record)
+    return folder
+
+
+@dataclass(frozen=True)
+class Share:
+    """What is or will be shared: one archive file, or the folder in which its chunks arrive."""
+
+    state: str
+    record: str
+    file: str = ""
+    folder: str = ""
+
+    @classmethod
+    def of_file(cls, path: str) -> Share:
+        """Return the share of a written archive."""
+        return cls(path + FILE_STATE, path + SIDECAR, file=path)
+
+    @classmethod
+    def of_folder(cls, folder: str) -> Share:
+        """Return the share of the chunks in a folder."""
+        return cls(os.path.join(folder, chunk_server.STATE), os.path.join(folder, chunk_server.RECORD), folder=folder)
+
+    def running(self) -> dict[str, t.Any] | None:
+        """Return the notes of the process that serves it, None when there is none."""
+        try:
+            with open(self.state, encoding="utf-8") as file:
+                noted = t.cast("dict[str, t.Any]", json.load(file))
+            alive = bool(noted["started"]) and chunk_server.start_time(int(noted["pid"])) == noted["started"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return noted if alive else None
+
+    def start(self, bind: str, port: int, idle_timeout: int) -> dict[str, t.Any]:
+        """Start serving and return the notes of the process."""
+        if self.file and not read_sidecar(self.file):
+            raise BadInput(
+                f"{self.file} is not an archive that image_archive wrote, or was changed since; write it (again) first"
+            )
+        settings = {
+            "bind": bind, "port": port, "idle_timeout": idle_timeout, "token": secrets.token_urlsafe(24),
+            "state": self.state, "record": self.record, "file": self.file, "folder": self.folder,
+        }  # fmt: skip
+        said = self._run(settings)
+        if said.get("error"):
+            where = f"{bind or 'every address'}, port {port or 'any'}"
+            raise LlmfleetError(f"chunks cannot be served on {where}: {said['error']}; choose another `bind` or `port`")
+        noted = self.running()
+        if not noted:
+            raise LlmfleetError(
+                "the process that serves the chunks ended at once; see whether the host kills processes"
+            )
+        return noted
+
+    @staticmethod
+    def _run(settings: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+        # its source, as the file it came from is gone with the module; its settings by stdin, as arguments are public
+        argv = [sys.executable or "python3", "-I", "-c", inspect.getsource(chunk_server)]
+        try:
+            done = subprocess.run(
+                argv,
+                input=json.dumps(settings),
+                capture_output=True,
+                text=True,
+                timeout=START_SECONDS,
+                check=False,
+            )
+            return t.cast("dict[str, t.Any]", json.loads(done.stdout))
+        except subprocess.TimeoutExpired:
+            raise LlmfleetError(f"the process that serves the chunks did not start within {START_SECONDS} s") from None
+        except ValueError:
+            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise LlmfleetError(f"the process that serves the chunks did not start: {last}") from None
+
+    def stop(self) -> bool:
+        """End the process; return whether there was one."""
+        noted = self.running()
+        with suppress(FileNotFoundError):
+            os.unlink(self.state)
+        if not noted:
+            return False
+        pid = int(noted["pid"])
+        for kind in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.kill(pid, kind)
+            until = time.monotonic() + END_SECONDS
+            while time.monotonic() < until:
+                if chunk_server.start_time(pid) != noted["started"] or _is_dead(pid):
+                    return True
+                time.sleep(0.02)
+        raise LlmfleetError(f"process {pid}, which serves chunks, cannot be ended; look at it with ps")
+
+
+def _is_dead(pid: int) -> bool:
+    """Whether a process has ended and only waits for its parent to notice."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return True
+
+
+def reachable_at(bind: str, given: t.Sequence[str]) -> list[str]:
+    """Return addresses at which others may reach this host, the ``given`` ones first."""
+    if bind and not ipaddress.ip_address(bind).is_unspecified:
+        return [bind]
+    versions = [4, 6] if bind in ("", "::") else [4]
+    found = (lan_address(version) for version in versions)
+    return list(dict.fromkeys([*given, *(address for address in found if address)]))
+
+
+def check_addresses(addresses: t.Sequence[str]) -> None:
+    """Raise BadInput unless all are IP addresses."""
+    for address in addresses:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise BadInput(f"{address!r} is no IP address; give one of this host, such as 192.0.2.7") from None
+
+
+def urls(noted: t.Mapping[str, t.Any], addresses: t.Sequence[str]) -> list[str]:
+    """Return what other hosts are told."""
+    hosts = [f"[{address}]" if ":" in address else address for address in addresses]
+    return [f"http://{host}:{noted['port']}/{noted['token']}" for host in hosts]
+
+
+def folders(directory: str) -> list[str]:
+    """Return the folders of chunks in ``directory``."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return []
+    paths = [os.path.join(directory, name) for name in names]
+    return [path for path in paths if os.path.isfile(os.path.join(path, chunk_server.RECORD))]
+
+
+def tidy(folder: str) -> None:
+    """Remove the chunks of an image that has been loaded; what was not finished is kept for the next run."""
+    if os.path.exists(os.path.join(folder, chunk_server.LOADED)):
+        chunk_server.clear(folder)
