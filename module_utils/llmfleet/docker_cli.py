@@ -5,6 +5,8 @@ The command runner is passed in, so modules hand over ``AnsibleModule.run_comman
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import typing as t
 
@@ -47,3 +49,11 @@ class Docker:
         if "no such" in err.lower():
             return None
         raise DockerError(f"docker {kind} inspect {name} failed: {err.strip() or out.strip()}")
+
+
+def bind_mount(source: str, target: str, writable: bool = False) -> str:
+    """Return the value of ``--mount`` for a bind mount; docker parses it as CSV, so a comma in a path is quoted."""
+    line = io.StringIO()
+    words = ["type=bind", f"src={source}", f"dst={target}", *([] if writable else ["readonly"])]
+    csv.writer(line, lineterminator="").writerow(words)
+    return line.getvalue()

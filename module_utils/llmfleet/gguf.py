@@ -96,6 +96,10 @@ class GgufHeader:
     """How many files the model has; 1 for a model in one file."""
     needed_size: int
     """Bytes the file must have for its tensors; 0 when a tensor's type is unknown here."""
+    weight_count: int = 0
+    """Weights in the tensors of this file."""
+    file_type: int | None = None
+    """Number of the type that most of the weights have (`llama_ftype`), None where the header does not say."""
 
     def facts(self) -> dict[str, t.Any]:
         """Return what a user wants to know about the model."""
@@ -142,7 +146,7 @@ def read_header(stream: t.BinaryIO, size: int) -> GgufHeader:
         )
     tensor_count = reader.count(_MAX_TENSORS, "tensors")
     metadata = _read_metadata(reader, reader.count(_MAX_KEYS, "keys"))
-    needed = _needed_size(reader, tensor_count, metadata)
+    needed, weight_count = _measure(reader, tensor_count, metadata)
     if needed > size:
         raise BadInput(f"the file is cut off: its tensors need {needed} bytes and it has {size}; {_FETCH_AGAIN}")
 
@@ -157,6 +161,8 @@ def read_header(stream: t.BinaryIO, size: int) -> GgufHeader:
         split_number=_number(metadata, "split.no"),
         split_count=_number(metadata, "split.count") or 1,
         needed_size=needed,
+        weight_count=weight_count,
+        file_type=_file_type(metadata),
     )
     # only the first part of a split model carries the description
     if not architecture and header.split_number == 0:
@@ -271,9 +277,9 @@ def _read_metadata(reader: _Reader, count: int) -> dict[str, t.Any]:
     return metadata
 
 
-def _needed_size(reader: _Reader, tensor_count: int, metadata: t.Mapping[str, t.Any]) -> int:
-    """Return where the last tensor ends, or 0 when a tensor's type is unknown."""
-    end = 0
+def _measure(reader: _Reader, tensor_count: int, metadata: t.Mapping[str, t.Any]) -> tuple[int, int]:
+    """Return (where the last tensor ends, or 0 when a tensor's type is unknown; how many weights all of them have)."""
+    end = total = 0
     all_known = True
     for _ in range(tensor_count):
         name = reader.text(_MAX_NAME, "tensor name")
@@ -283,13 +289,14 @@ def _needed_size(reader: _Reader, tensor_count: int, metadata: t.Mapping[str, t.
         shape = struct.unpack(f"<{dimensions}Q", reader.take(8 * dimensions))
         kind = reader.scalar(_U32)
         offset = reader.scalar(_U64)
+        weights = 1
+        for length in shape:
+            weights *= length
+        total += weights
         if kind not in _TYPES:
             all_known = False
             continue
         block_weights, block_bytes = _TYPES[kind]
-        weights = 1
-        for length in shape:
-            weights *= length
         if (shape and shape[0] % block_weights) or weights >= 1 << 63:
             raise _damaged(f"tensor {name[:64]!r} has the impossible shape {list(shape)}")
         end = max(end, offset + weights // block_weights * block_bytes)
@@ -298,14 +305,19 @@ def _needed_size(reader: _Reader, tensor_count: int, metadata: t.Mapping[str, t.
     if not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
         raise _damaged("its alignment is not a power of two")
     if not all_known:
-        return 0
+        return 0, total
     if end == 0:
-        return reader.place
-    return end + -(-reader.place // alignment) * alignment
+        return reader.place, total
+    return end + -(-reader.place // alignment) * alignment, total
 
 
 def _damaged(problem: str) -> BadInput:
     return BadInput(f"the file's header is damaged: {problem}; {_FETCH_AGAIN}")
+
+
+def _file_type(metadata: t.Mapping[str, t.Any]) -> int | None:
+    value = metadata.get("general.file_type")
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _number(metadata: t.Mapping[str, t.Any], key: str) -> int:

@@ -5,14 +5,13 @@ It is stored in the container's label, so it never holds a secret, only its salt
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import hmac
-import io
 import json
 import typing as t
 
 from ansible.module_utils.llmfleet.constants import LABEL_SERVICE, LABEL_SPEC, RUN_UID
+from ansible.module_utils.llmfleet.docker_cli import bind_mount
 from ansible.module_utils.llmfleet.engines.base import SECRETS_DIR, Launch
 from ansible.module_utils.llmfleet.services import Service
 
@@ -158,14 +157,7 @@ def create_argv(spec: Spec, container: str, secrets_dir: str) -> list[str]:
     for key, value in sorted(spec["env"].items()):
         argv += ["--env", f"{key}={value}"]
     for target, source in sorted(spec["mounts"].items()):
-        argv += ["--mount", _bind(source, target)]
+        argv += ["--mount", bind_mount(source, target)]
     for name in sorted(spec["secrets"]):
-        argv += ["--mount", _bind(f"{secrets_dir}/{name}", f"{SECRETS_DIR}/{name}")]
+        argv += ["--mount", bind_mount(f"{secrets_dir}/{name}", f"{SECRETS_DIR}/{name}")]
     return [*argv, spec["image"], *spec["argv"]]
-
-
-def _bind(source: str, target: str) -> str:
-    """Return a --mount value; docker parses it as CSV, so a comma in a path must be quoted."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(["type=bind", f"src={source}", f"dst={target}", "readonly"])
-    return line.getvalue()

@@ -31,7 +31,7 @@ CONTEXT_LENGTH = 4096
 _WORDS = ANSWER.split()
 _SPECIAL = ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
 _UNK, _BOS, _EOS, _IM_START, _IM_END = range(len(_SPECIAL))
-_CHAT_TEMPLATE = (
+CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
@@ -61,20 +61,20 @@ def vocabulary() -> list[tuple[str, int]]:
 def write(stream: t.BinaryIO, *, layers: int = 2, dim: int = 64, seed: int = 1) -> None:
     """Write the model to ``stream``; ``dim`` is a multiple of 32 and at least 32, larger values make larger models."""
     tokens = vocabulary()
-    tensors = list(_tensors(len(tokens), layers, dim))
-    out = bytearray(struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), 0))
+    rows_of = list(tensors(len(tokens), layers, dim))
+    out = bytearray(struct.pack("<4sIQQ", b"GGUF", 3, len(rows_of), 0))
     metadata = list(_metadata(tokens, layers, dim))
     out[16:24] = struct.pack("<Q", len(metadata))
     for key, kind, value in metadata:
         out += _string(key) + struct.pack("<I", kind) + value
     offset = 0
-    for name, shape, _ in tensors:
+    for name, shape, _ in rows_of:
         # type 0 is F32; offsets count from the start of the aligned data section
         out += _string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, offset)
         offset += _padded(4 * shape[0] * (shape[1] if len(shape) > 1 else 1))
     stream.write(out.ljust(_padded(len(out)), b"\0"))
     draw = random.Random(seed).random  # noqa: S311 -- reproducible weights, not secrets
-    for _, _, rows in tensors:
+    for _, _, rows in rows_of:
         written = sum(stream.write(_floats(row)) for row in rows(draw))
         stream.write(bytes(_padded(written) - written))
 
@@ -83,7 +83,7 @@ _Rows = t.Callable[[t.Callable[[], float]], t.Iterator["list[float]"]]
 """Makes the rows of a tensor from a source of random numbers in [0, 1)."""
 
 
-def _tensors(vocabulary_size: int, layers: int, dim: int) -> t.Iterator[tuple[str, tuple[int, ...], _Rows]]:
+def tensors(vocabulary_size: int, layers: int, dim: int) -> t.Iterator[tuple[str, tuple[int, ...], _Rows]]:
     """Yield name, shape (row length first, as ggml has it) and rows of each tensor."""
     kv_dim = dim // 2
     ffn = 2 * dim
@@ -171,7 +171,7 @@ def _metadata(tokens: list[tuple[str, int]], layers: int, dim: int) -> t.Iterato
     yield number("tokenizer.ggml.eot_token_id", _IM_END)
     yield flag("tokenizer.ggml.add_bos_token", True)
     yield flag("tokenizer.ggml.add_eos_token", False)
-    yield text("tokenizer.chat_template", _CHAT_TEMPLATE)
+    yield text("tokenizer.chat_template", CHAT_TEMPLATE)
 
 
 def _string(text: str) -> bytes:

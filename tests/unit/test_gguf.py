@@ -60,7 +60,14 @@ def test_reads_a_model() -> None:
         split_number=0,
         split_count=1,
         needed_size=len(TINY),
+        weight_count=37152,
+        file_type=0,
     )
+
+
+def test_weights_of_an_unknown_type_are_counted_too() -> None:
+    found = read(header(ARCHITECTURE, tensors=(tensor((32, 2), 0), tensor((32, 3), 999))))
+    assert (found.needed_size, found.weight_count, found.file_type) == (0, 160, None)
 
 
 def test_facts_are_plain_data() -> None:

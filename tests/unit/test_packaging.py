@@ -27,7 +27,17 @@ HARMLESS: dict[str, dict[str, t.Any]] = {
     "docker_engine_start": {"cli": "/nonexistent/docker", "dockerd": "/nonexistent/dockerd"},
     "gpu_info": {},
     "host_info": {},
+    "image_archive": {"path": "/nonexistent/archive.tar.gz", "state": "absent"},
+    "image_receive": {"archive": {}, "peers": []},
+    "image_registry": {
+        "state": "pushed",
+        "image": "none:1",
+        "registry": "127.0.0.1:1",
+        "docker_cli": "/nonexistent/docker",
+    },
+    "image_share": {"state": "stopped", "directory": "/nonexistent/transfers"},
     "llama_cpp_image": {"state": "absent", "docker_cli": "/nonexistent/docker", "work_dir": "/nonexistent/work"},
+    "llama_cpp_ref": {"sources": [{"git": "http://127.0.0.1:1/none.git"}], "timeout": 1},
     "llm_health": {"url": "http://127.0.0.1:1", "served_name": "none", "level": "http"},
     "llm_service": {
         "service": {"name": "packaging-test", "state": "absent"},
@@ -40,6 +50,13 @@ HARMLESS: dict[str, dict[str, t.Any]] = {
         "cache_path": "/nonexistent/cache.json",
     },
     "model_fetch": {"model": "tiny", "dest": "/nonexistent/models"},
+    "model_tool_make": {"source": "/nonexistent/model", "image": "none"},
+    "model_tool_run": {
+        "model": "/nonexistent/model.gguf",
+        "prompt": "hello",
+        "image": "none",
+        "docker_cli": "/nonexistent/docker",
+    },
     "package_lock_info": {},
     "signing_key": {"dest": "/nonexistent/key.asc", "state": "absent"},
 }
