@@ -20,7 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "integration")]
 import conftest  # noqa: E402, F401 - makes the checkout importable
-from ansible.module_utils.llmfleet import llama_image  # noqa: E402
+from ansible.module_utils.llmfleet.image_request import DEFAULT_REF, BuildRequest  # noqa: E402
+from ansible.module_utils.llmfleet.image_variants import PROGRAMS  # noqa: E402
 from helpers import docker, run_module  # noqa: E402
 
 TOOLCHAIN = "llmfleet/toolchain:debian-bookworm"
@@ -33,7 +34,7 @@ def single_stage(flags: list[str]) -> float:
     recipe = (
         f"FROM {TOOLCHAIN}\nCOPY llama.cpp /src\n"
         f"RUN cmake -S /src -B /build -G Ninja {' '.join(flags)} -DGGML_CCACHE=OFF"
-        f" && cmake --build /build --parallel 2 --target {' '.join(llama_image.TOOLS)}\n"
+        f" && cmake --build /build --parallel 2 --target {' '.join(PROGRAMS['server'])}\n"
     )
     with tempfile.TemporaryDirectory() as folder:
         archive = next(Path(SDIST).glob("*.tar.gz"))
@@ -71,14 +72,12 @@ def main() -> None:
     runs = parser.parse_args().runs
     # base, sources and compiler cache are there after this; the legacy builder leaves the toolchain as an image
     result = run_module("llama_cpp_image", {"source": "build"})
-    request = llama_image.BuildRequest(
-        ref=llama_image.DEFAULT_REF,
+    request = BuildRequest(
+        ref=DEFAULT_REF,
         pins=(),
         cmake_flags=(),
         cpu_level=result["cpu_level"],
-        variant="cpu",
         architecture="amd64",
-        base="debian:bookworm",  # flags do not depend on it
     )
     cold = single_stage(request.flags())
     single = size(SINGLE)

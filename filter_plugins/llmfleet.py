@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import typing as t
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
 import ansible.module_utils
@@ -13,10 +15,30 @@ _CORE = str(Path(__file__).resolve().parent.parent / "module_utils")
 if _CORE not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_CORE)
 
-from ansible.module_utils.llmfleet import engine_plan, gpu_self_test, toolkit_plan  # noqa: E402 - needs the path above
-from ansible.module_utils.llmfleet.closing_report import closing_report  # noqa: E402
-from ansible.module_utils.llmfleet.plan import make_plan, problems_of, table  # noqa: E402
-from ansible.module_utils.llmfleet.services import without_secrets  # noqa: E402
+FILTERS = {
+    "llmfleet_bundle": "image_bundle.judge",
+    "llmfleet_bundle_content": "image_bundle.content",
+    "llmfleet_bundle_found": "image_bundle.found",
+    "llmfleet_bundle_lacking": "image_bundle.lacking",
+    "llmfleet_bundle_same": "image_bundle.same",
+    "llmfleet_cuda_plan": "cuda_plan.make",
+    "llmfleet_engine_plan": "engine_plan.make",
+    "llmfleet_gpu_self_test": "gpu_self_test.judge",
+    "llmfleet_image_commit": "image_need.commit_in_use",
+    "llmfleet_image_fleet": "image_rounds.plan",
+    "llmfleet_image_need": "image_need.make",
+    "llmfleet_image_peers": "image_peers.spread",
+    "llmfleet_image_plan": "image_plan.settle",
+    "llmfleet_image_wish": "image_need.wish",
+    "llmfleet_plan": "plan.make_plan",
+    "llmfleet_plan_table": "plan.table",
+    "llmfleet_problems": "plan.problems_of",
+    "llmfleet_report": "closing_report.closing_report",
+    "llmfleet_toolkit_plan": "toolkit_plan.plan",
+    "llmfleet_vllm_image": "published_images.vllm",
+    "llmfleet_without_secrets": "services.without_secrets",
+}
+"""Filter -> module and function of the core."""
 
 
 def plain(value: t.Any) -> t.Any:
@@ -30,9 +52,19 @@ def plain(value: t.Any) -> t.Any:
     return str(value)
 
 
-def on_plain_data(function: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
-    """Return ``function`` called with plain copies of its arguments."""
-    return lambda *args, **named: function(*map(plain, args), **plain(named))
+def on_plain_data(place: str) -> t.Callable[..., t.Any]:
+    """Return the function at ``place``, called with plain copies of its arguments.
+
+    It is imported when it is called: Ansible loads this file in a process per task, of which few use a filter of it.
+    """
+    module, _, name = place.partition(".")
+
+    def call(*args: t.Any, **named: t.Any) -> t.Any:
+        function = getattr(importlib.import_module(f"ansible.module_utils.llmfleet.{module}"), name)
+        result = function(*map(plain, args), **plain(named))
+        return asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
+
+    return call
 
 
 class FilterModule:
@@ -40,13 +72,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Return filter name -> callable."""
-        return {
-            "llmfleet_problems": on_plain_data(problems_of),
-            "llmfleet_engine_plan": on_plain_data(engine_plan.make),
-            "llmfleet_gpu_self_test": on_plain_data(gpu_self_test.judge),
-            "llmfleet_toolkit_plan": on_plain_data(toolkit_plan.plan),
-            "llmfleet_plan": on_plain_data(make_plan),
-            "llmfleet_plan_table": on_plain_data(table),
-            "llmfleet_without_secrets": on_plain_data(without_secrets),
-            "llmfleet_report": on_plain_data(closing_report),
-        }
+        return {name: on_plain_data(place) for name, place in FILTERS.items()}

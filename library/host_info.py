@@ -8,8 +8,9 @@ DOCUMENTATION = r"""
 module: host_info
 short_description: Look at everything on a host that the plan depends on, in one visit
 description:
-  - Returns what M(gpu_info) and M(docker_engine_info) return, and the platform, packages, daemon settings, disks and
-    clock. One module instead of many, because the plan is made at every run, and on many hosts each visit costs.
+  - Returns what M(gpu_info) and M(docker_engine_info) return, and the platform, machine, packages, daemon settings,
+    disks, clock and llama.cpp images. One module instead of many, because the plan is made at every run, and on many
+    hosts each visit costs.
 options:
   timeout:
     description:
@@ -117,6 +118,32 @@ registry_hosts:
   returned: always
   type: dict
   sample: {ghcr.io: ["https://ghcr.m.daocloud.io"]}
+machine:
+  description: What work the host can do.
+  returned: always
+  type: dict
+  contains:
+    cpus: {description: Processors that may be used., type: int}
+    memory_bytes: {description: Memory of the machine; 0 when it cannot be read., type: int}
+    cpu_level:
+      description: Best processor level (see M(llama_cpp_image)) that every core has; empty for another architecture.
+      type: str
+      sample: x86-64-v3
+    built_at: {description: When an image was made here last (epoch); null for never., type: float}
+images:
+  description: Images of repositories named llama.cpp, newest first. Empty without an engine that answers.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    references: {description: 'Its names, with tag and with digest.', type: list, elements: str}
+    id: {description: Its id., type: str}
+    size_bytes: {description: Its size., type: int}
+    created: {description: When it was made., type: str, sample: "2026-11-02T10:20:30Z"}
+    labels:
+      description: Labels that begin with C(io.llmfleet.) or C(org.opencontainers.image.).
+      type: dict
+    layers: {description: 'Digests of its layers, lowest first.', type: list, elements: str}
 """
 
 import typing as t

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from ansible.module_utils.llmfleet.errors import BadInput
@@ -78,6 +78,15 @@ def mirror(sources: t.Sequence[AptSource], base: str) -> str:
 def sources_list(sources: t.Sequence[AptSource]) -> str:
     """Return the sources in apt's one-line form."""
     return "".join(f"deb {row.uri} {row.release} {' '.join(row.components)}\n" for row in sources)
+
+
+CUDA_COMPONENTS = {"debian": ("contrib", "non-free"), "ubuntu": ("multiverse",)}
+"""Where a distribution keeps its own CUDA toolkit; the last one holds the package itself."""
+
+
+def with_components(sources: t.Sequence[AptSource], more: t.Sequence[str]) -> list[AptSource]:
+    """Return the sources with the components ``more`` switched on."""
+    return [replace(row, components=tuple(dict.fromkeys((*row.components, *more)))) for row in sources]
 
 
 _PASSED_ON = re.compile(

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import typing as t
+import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ Stream = t.Callable[[t.Sequence[str], t.Mapping[str, str]], int]
 
 GIB = 1 << 30
 DOCKER_NEEDS, WORK_NEEDS = 3 * GIB, 1 * GIB
+CONTEXT = ".build-context"
+SDK_NEEDS = 12 * GIB
+"""For the engine, where a GPU toolkit (as an image 9 GB) is needed to compile."""
 
 
 class BuildFailed(LlmfleetError):
@@ -81,6 +85,20 @@ class BuildHost:
         urls = registries.api_urls(registry, insecure, registries.hub_mirrors(self.info))
         return registries.probe(urls, self.opener)
 
+    def cuda_package_problem(self, wanted: str, architecture: str) -> str:
+        """Return "" when the mirror of ``wanted`` has the component with the distribution's CUDA toolkit."""
+        distribution, codename = wanted.split(":")
+        uri = base.mirror(self.apt_sources(wanted), wanted)
+        if not uri:
+            return f"this host's apt has no mirror of {wanted}"
+        component = base.CUDA_COMPONENTS[distribution][-1]
+        url = f"{uri.rstrip('/')}/dists/{codename}/{component}/binary-{architecture}/Release"
+        try:
+            self.opener(urllib.request.Request(url, method="HEAD"), timeout=10).close()  # noqa: S310 - from apt
+        except (OSError, ValueError) as exc:
+            return f"the mirror {uri} does not deliver {component} ({exc})"
+        return ""
+
     def find_base(self, wanted: str, references: t.Sequence[str]) -> tuple[str, str]:
         """Return (``present``, ``pull`` or ``bootstrap``, reference) of the base image; changes nothing."""
         own = base.bootstrapped_name(wanted)
@@ -124,12 +142,19 @@ class BuildHost:
             self.must([self.docker.executable, "import", "--change", label, str(packed), reference], "docker import")
 
 
-def disk_problem(docker_root: str, docker_free: int | None, work_dir: str, work_free: int, shared: bool) -> str:
+def disk_problem(
+    docker_root: str,
+    docker_free: int | None,
+    work_dir: str,
+    work_free: int,
+    shared: bool,
+    docker_needs: int = DOCKER_NEEDS,
+) -> str:
     """Return a sentence when there is too little space to build, "" when there is enough.
 
     ``shared`` says that both places are on one file system; ``docker_free`` None that the engine's disk is not here.
     """
-    needs = [(docker_root, docker_free, DOCKER_NEEDS + (WORK_NEEDS if shared else 0))]
+    needs = [(docker_root, docker_free, docker_needs + (WORK_NEEDS if shared else 0))]
     if not shared:
         needs.append((work_dir, work_free, WORK_NEEDS))
     for place, free, need in needs:
@@ -147,3 +172,19 @@ def workplace(work: Path, prefix: str) -> t.Iterator[Path]:
     work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{prefix}", dir=os.fspath(work)) as folder:
         yield Path(folder)
+
+
+@contextmanager
+def build_context(work: Path) -> t.Iterator[Path]:
+    """Give the folder that an image is built from; it goes away afterwards, and so does one that a crash has left.
+
+    It has the same name each time: BuildKit then asks only for the files it has not seen yet, and the CUDA wheels are
+    half a gigabyte. One run at a time makes images on a host, so nobody shares it.
+    """
+    folder = work / CONTEXT
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -6,16 +6,30 @@ import re
 import typing as t
 
 _PREFIX = re.compile(r"^(#\d+ (\d+\.\d+ )?|\x1b\[[0-9;]*m)+")
-_EXHAUSTED = (
+_KNOWN = (
     (
         re.compile(r"no space left on device", re.IGNORECASE),
         "the disk is full; free some space where docker keeps images",
     ),
     (
-        re.compile(r"Killed signal terminated program|cannot allocate memory|virtual memory exhausted", re.IGNORECASE),
+        re.compile(
+            r"Killed signal terminated program|died due to signal 9|cannot allocate memory|virtual memory exhausted",
+            re.IGNORECASE,
+        ),
         "memory ran out while compiling; build with fewer jobs or on a host with more memory",
     ),
+    (
+        re.compile(r"nvcc fatal\s*: Unsupported gpu architecture"),
+        "this CUDA toolkit does not compile for that GPU, older ones for old and newer ones for new GPUs do; "
+        "leave the choice to the plan, or name toolkits that have it",
+    ),
+    (
+        re.compile(r"unsupported GNU version! gcc versions later than"),
+        "this CUDA toolkit is too old for the compiler of the distribution; build on an older base",
+    ),
 )
+"""Failures with one cause and one remedy, wherever in the log they stand."""
+
 # what a program says when it fails, from the surest sign to the vaguest; the first line of the surest kind is the cause
 _SIGNS = (
     re.compile(r"(^|\s|:)(fatal )?error: (?!failed to solve|process )|^CMake Error|^E: |undefined reference to|^ld: "),
@@ -32,7 +46,7 @@ def clean(line: str) -> str:
 def first_error(lines: t.Iterable[str]) -> str:
     """Return the first real error of a build log on one line, else its last words."""
     text = [clean(line) for line in lines]
-    for pattern, advice in _EXHAUSTED:
+    for pattern, advice in _KNOWN:
         for line in text:
             if pattern.search(line):
                 return f"{line.strip()} ({advice})"

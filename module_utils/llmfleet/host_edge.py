@@ -16,6 +16,9 @@ from pathlib import Path
 from ansible.module_utils.llmfleet.docker_cli import Docker, DockerError
 from ansible.module_utils.llmfleet.errors import LlmfleetError
 
+LOCK = ".llama_cpp_image.lock"
+"""The file in the work folder that a run holds while it makes or removes images."""
+
 SYSTEM_DIRS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
@@ -112,6 +115,19 @@ def search_path() -> str:
 def exclusive(work: Path) -> t.Iterator[None]:
     """Let one run at a time make images on this host; a second one waits."""
     work.mkdir(parents=True, exist_ok=True)
-    with open(work / ".llama_cpp_image.lock", "w", encoding="utf-8") as lock:
+    with open(work / LOCK, "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def unless_busy(work: Path) -> t.Iterator[bool]:
+    """Hold the lock of `exclusive` where nobody has it; tell whether that is so."""
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / LOCK, "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

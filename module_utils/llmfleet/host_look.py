@@ -1,4 +1,4 @@
-"""Looking at what a host brings along: platform, packages, disks, clock, toolkit, package sources. Edge code.
+"""Looking at what a host brings along: platform, machine, packages, disks, clock, toolkit, images. Edge code.
 
 What programs answer is taken apart by the pure functions that come first. ``root`` stands before every path read, so
 that tests can look at a host of files.
@@ -12,9 +12,11 @@ import re
 import shutil
 import time
 import typing as t
+from contextlib import suppress
 
-from ansible.module_utils.llmfleet import package_lock
+from ansible.module_utils.llmfleet import cpu_level, image_look, package_lock
 from ansible.module_utils.llmfleet.engine_info import DEFAULT_ROOT
+from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.host_edge import SYSTEM_DIRS, read_text
 from ansible.module_utils.llmfleet.platform_facts import distribution, is_wsl, package_manager
 from ansible.module_utils.llmfleet.timed_run import TimedRunner, timed_run
@@ -37,6 +39,7 @@ VERSION_LOCKS = ("/etc/dnf/plugins/versionlock.list", "/etc/dnf/versionlock.toml
 CONTAINERD_CONFIG = "/etc/containerd/config.toml"
 CONTAINERD_ROOT = "/var/lib/containerd"
 CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi")
+BUILD_LOGS = "/var/lib/llmfleet/logs/llama_cpp-*.log"
 HOOK = "nvidia-container-runtime-hook"
 
 NAMED_BY = {"nvidia": re.compile(r"libnvidia-container"), "docker": re.compile(r"docker\S*/linux/(debian|ubuntu)\b")}
@@ -108,6 +111,32 @@ def platform(root: str = "/") -> Data:
         "cgroup_version": "2" if os.path.exists(_at(root, "/sys/fs/cgroup/cgroup.controllers")) else "1",
         "package_manager": package_manager(found["os_family"], lambda name: bool(find(name, root))),
     }
+
+
+def machine(root: str = "/") -> Data:
+    """Return `machine` of host_info: what work the host can do."""
+    memory = re.search(r"^MemTotal:\s+(\d+) kB", read_text(_at(root, "/proc/meminfo")), re.MULTILINE)
+    features = cpu_level.cpu_features(read_text(_at(root, "/proc/cpuinfo")))
+    try:
+        level = cpu_level.cpu_level("auto", cpu_level.architecture(os.uname().machine), features).name
+    except BadInput:  # an architecture that no image is built for, which the plan says by itself
+        level = ""
+    return {
+        # those that this process may use: a container or a cpuset may have fewer than the machine
+        "cpus": len(os.sched_getaffinity(0)),
+        "memory_bytes": int(memory.group(1)) * 1024 if memory else 0,
+        "cpu_level": level,
+        "built_at": _built_at(root),
+    }
+
+
+def _built_at(root: str) -> float | None:
+    """Return when an image was made here last, by the logs of that, None for never."""
+    times = []
+    for path in glob.glob(_at(root, BUILD_LOGS)):
+        with suppress(OSError):
+            times.append(os.stat(path).st_mtime)
+    return round(max(times), 2) if times else None
 
 
 def packages(manager: str, seconds: float = 20.0, root: str = "/", run: TimedRunner = timed_run) -> Data:
@@ -182,15 +211,17 @@ def registry_hosts(root: str = "/") -> dict[str, list[str]]:
     return found
 
 
-def look(found: Data, docker: Data, seconds: float = 20.0, root: str = "/") -> Data:
+def look(found: Data, docker: Data, seconds: float = 20.0, root: str = "/", run: TimedRunner = timed_run) -> Data:
     """Return what host_info says besides platform (``found``), gpu, ``docker`` and daemon."""
     elsewhere = docker["reachable"] and docker["disk_free_bytes"] is None
     return {
-        "packages": packages(found["package_manager"], seconds, root),
+        "packages": packages(found["package_manager"], seconds, root, run),
         "toolkit": toolkit(root),
         "disks": [] if elsewhere else disks(docker["root_dir"] or DEFAULT_ROOT, root),
         "clock": {"epoch": time.time()},
         "package_lock": package_lock.look(root),
         "apt_sources": apt_sources(root),
         "registry_hosts": registry_hosts(root),
+        "machine": machine(root),
+        "images": image_look.look(docker, seconds, run),
     }

@@ -7,12 +7,14 @@ import typing as t
 from contextlib import suppress
 from pathlib import Path
 
+from ansible.module_utils.llmfleet import pulled_images
 from ansible.module_utils.llmfleet.base_image import LABEL_BASE
+from ansible.module_utils.llmfleet.build_host import CONTEXT
 from ansible.module_utils.llmfleet.constants import LABEL_BUILD_KEY
 from ansible.module_utils.llmfleet.docker_cli import Docker
-from ansible.module_utils.llmfleet.host_edge import images_present, read_text
-from ansible.module_utils.llmfleet.image_job import PULLED_RECORD, SOURCES_FOLDER
-from ansible.module_utils.llmfleet.llama_image import LABEL_STAGE
+from ansible.module_utils.llmfleet.host_edge import LOCK, images_present
+from ansible.module_utils.llmfleet.image_prune import SOURCES_FOLDER, Image, take_away
+from ansible.module_utils.llmfleet.image_request import LABEL_STAGE
 
 OUR_PREFIX = "llmfleet/"
 LABELS = (LABEL_BUILD_KEY, LABEL_BASE, LABEL_STAGE)
@@ -24,16 +26,11 @@ def remove(docker: Docker, work: Path, check_mode: bool) -> dict[str, t.Any]:
     in_use: dict[str, list[str]] = {}
     removed: list[str] = []
     for identity, names in images.items():
-        users = docker.text("ps", "--all", "--filter", f"ancestor={identity}", "--format", "{{.Names}}").split()
-        if users:
-            in_use[names[0]] = users
-            continue
-        # by name: an image that someone has tagged under a name of his own keeps that one
-        rc, _out, said = (0, "", "") if check_mode else docker.attempt("rmi", *names)
-        if rc != 0:
-            in_use[names[0]] = [" ".join(said.split())]
-            continue
-        removed += names
+        reasons = take_away(docker, Image(identity, tuple(names)), check_mode)
+        if reasons:
+            in_use[names[0]] = reasons
+        else:
+            removed += names
     files = [path for path in _our_files(work) if path.exists()]
     for path in files:
         if not check_mode:
@@ -60,12 +57,11 @@ def _our_images(docker: Docker, work: Path) -> dict[str, list[str]]:
             mine = name.startswith(OUR_PREFIX) or (name == identity and label == LABEL_STAGE)
             if mine and name not in names:
                 names.append(name)
-    pulled = sorted(set(read_text(str(work / PULLED_RECORD)).split()))
-    for name, image in images_present(docker, pulled).items():
+    for name, image in images_present(docker, sorted(pulled_images.read(work))).items():
         found.setdefault(image["Id"], []).append(name)
     return {identity: names for identity, names in found.items() if names}
 
 
 def _our_files(work: Path) -> list[Path]:
     logs = sorted((work / "logs").glob("llama_cpp-*.log"))
-    return [work / SOURCES_FOLDER, work / PULLED_RECORD, work / ".llama_cpp_image.lock", *logs]
+    return [work / SOURCES_FOLDER, work / pulled_images.PULLED_RECORD, work / LOCK, work / CONTEXT, *logs]

@@ -44,6 +44,11 @@ class Source:
             return (("kind", "archive"), ("sha256", self.sha256))
         return (("kind", "sdist"), ("name", self.where), ("version", self.version), ("sha256", self.sha256))
 
+    def row(self) -> dict[str, str]:
+        """Return the candidate as a row of the inventory."""
+        named = {self.kind: self.where, "version": self.version, "sha256": self.sha256, "ref": self.ref}
+        return {name: value for name, value in named.items() if value}
+
     def label(self) -> str:
         """Return the candidate in words, without the credentials a URL may carry."""
         if self.kind == "sdist":
@@ -99,20 +104,20 @@ def public_url_in(text: str) -> str:
 
 
 class _Links(html.parser.HTMLParser):
-    """The anchors of an HTML index page: (href, text)."""
+    """The anchors of an HTML index page: (href, text, whether the file was withdrawn)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.links: list[tuple[str, str]] = []
-        self._href = ""
+        self.links: list[tuple[str, str, bool]] = []
+        self._href, self._yanked = "", False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "a":
-            self._href = dict(attrs).get("href") or ""
+            self._href, self._yanked = dict(attrs).get("href") or "", "data-yanked" in dict(attrs)
 
     def handle_data(self, data: str) -> None:
         if self._href and data.strip():
-            self.links.append((self._href, data.strip()))
+            self.links.append((self._href, data.strip(), self._yanked))
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "a":
@@ -126,28 +131,33 @@ class IndexFile:
     name: str
     url: str
     sha256: str
+    yanked: bool = False  # withdrawn: only for those who ask for exactly this version
 
 
 def parse_index(body: str, content_type: str, page_url: str) -> list[IndexFile]:
     """Return the files of a project page of a simple index, in HTML or in JSON (PEP 691)."""
     if "json" in content_type:
         try:
-            rows = json.loads(body)["files"]
             return [
-                IndexFile(row["filename"], urljoin(page_url, row["url"]), row.get("hashes", {}).get("sha256", ""))
-                for row in rows
+                IndexFile(
+                    row["filename"],
+                    urljoin(page_url, row["url"]),
+                    row.get("hashes", {}).get("sha256", ""),
+                    bool(row.get("yanked")),
+                )
+                for row in json.loads(body)["files"]
             ]
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise SourceError(
                 f"The package index page {public_url(page_url)} is not valid JSON of a simple index."
             ) from exc
     parser = _Links()
     parser.feed(body)
     files = []
-    for href, text in parser.links:
+    for href, text, yanked in parser.links:
         url, fragment = urldefrag(urljoin(page_url, href))
         digest = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
-        files.append(IndexFile(text, url, digest[1].lower() if digest else ""))
+        files.append(IndexFile(text, url, digest[1].lower() if digest else "", yanked))
     return files
 
 
@@ -165,8 +175,9 @@ def pick_sdist(files: t.Sequence[IndexFile], name: str, version: str, sha256: st
     """Return (version, file) of the source distribution wanted; without a version, of the newest final one."""
     found = {_version_of(file.name, name): file for file in files if _version_of(file.name, name)}
     if not version:
-        finals = [number for number in found if re.fullmatch(r"\d+(\.\d+)*", number)]
-        version = max(finals, key=lambda number: [int(part) for part in number.split(".")], default="")
+        kept = (number for number, file in found.items() if not file.yanked)
+        finals = [number for number in kept if re.fullmatch(r"\d+(\.\d+)*(\.post\d+)?", number)]
+        version = max(finals, key=lambda number: [int(part) for part in re.findall(r"\d+", number)], default="")
     if version not in found:
         raise SourceError(f"The package index has no source distribution of {name} {version or '(any version)'}.")
     file = found[version]

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.module_utils.llmfleet import engine_plan, host_verdicts, toolkit_plan
+from ansible.module_utils.llmfleet import (
+    cuda_plan,
+    engine_plan,
+    gpus,
+    host_verdicts,
+    image_fleet,
+    image_plan,
+    toolkit_plan,
+)
+from ansible.module_utils.llmfleet.cpu_level import ARCHITECTURES as IMAGE_ARCHITECTURES
 from ansible.module_utils.llmfleet.errors import BadInput
-from ansible.module_utils.llmfleet.services import Service, parse_all
+from ansible.module_utils.llmfleet.published_images import vllm
+from ansible.module_utils.llmfleet.service_plan import plan_service
+from ansible.module_utils.llmfleet.services import parse_all
 
 Data = dict[str, t.Any]
 
-NO_IMAGE: Data = {"action": "keep", "image": "", "why": "no service needs one"}
+NO_IMAGE: Data = image_plan.settle({**image_fleet.EMPTY, "why": "no service needs one"}, None)
 
 ARCHITECTURES = ("x86_64", "aarch64")
 """Machine architectures (``uname -m``) that images are built for."""
@@ -19,55 +30,29 @@ IMAGE_BYTES = 3 * 1024**3
 """Free space that installing an engine and building or pulling an engine's image asks for (measured: 2.1 GB)."""
 
 
-def plan_service(service: Service, facts: Data, image: Data, models: Data) -> Data:
-    """Return one service's row of the plan; ``models`` maps `model` to the checked model. Raises BadInput."""
-    row: Data = {"name": service.name, "engine": service.engine, "state": service.state}
-    if service.state != "started":
-        return {**row, "model": "", "image": "", "address": "", "device": "", "why": f"state is {service.state}"}
-    model = models[service.model]
-    trained_for = (model.get("gguf") or {}).get("context_length")
-    if service.context_length and trained_for and service.context_length > trained_for:
-        raise BadInput(
-            f"service {service.name}: `context_length` {service.context_length} is more than the {trained_for} tokens "
-            f"that {service.model} was trained for"
-        )
-    reference = service.image or image["image"]
-    why = facts["gpu"]["reason"]
-    if facts["gpu"]["verdict"] == "gpu":
-        why += "; images for GPUs are not there yet, so it runs on the CPU"
-    return {
-        **row,
-        "model": f"{service.model} ({model['action']})",
-        "model_path": model["path"],
-        "image": f"{reference} ({'given' if service.image else image['action']})",
-        "image_reference": reference,
-        "address": f"{service.bind}:{service.port}",
-        "device": "CPU",
-        "why": why,
-    }
-
-
 def make_plan(
     raw_services: t.Any, host: str, facts: Data, engine: Data, toolkit: Data, image: Data, models: Data, now: float
 ) -> Data:
-    """Return the plan: {host, wsl, engine, toolkit, image, models_changed, services, warnings, problems}.
+    """Return the plan: {host, wsl, engine, toolkit, image, models_changed, services, vllm, warnings, problems}.
 
     ``facts``: what host_info says; ``engine`` and ``toolkit``: the plans of docker_engine and
-    nvidia_container_toolkit; ``image`` and ``models``: what llama_cpp_image and model_fetch say in check mode,
-    ``image`` is empty where no service asks for one; ``now``: the controller's clock in seconds since the epoch.
+    nvidia_container_toolkit; ``image``: the plan of llama_cpp_image, which may be empty; ``models``: what model_fetch
+    says in check mode; ``now``: the controller's clock in seconds since the epoch.
     Every problem and warning is one sentence.
     """
     image = image or NO_IMAGE
-    changes = engine["action"] not in (engine_plan.KEEP, engine_plan.START) or image["action"] != "keep"
+    brings = image["action"] not in (image_fleet.KEEP, image_fleet.NONE)
+    changes = engine["action"] not in (engine_plan.KEEP, engine_plan.START) or brings
     verdicts = host_verdicts.verdicts(facts, {"image_bytes": IMAGE_BYTES if changes else 0, "now": now, "gpu": False})
-    parts = (verdicts, engine, toolkit)
+    parts = (verdicts, engine, toolkit, image)
     plan: Data = {"host": host, "engine": engine, "toolkit": toolkit, "image": image, "services": []}
     plan["warnings"] = [warning for part in parts for warning in part["warnings"]]
     plan["problems"] = problems = [f"{host}: {problem}" for part in parts for problem in part["problems"]]
     plan["wsl"] = facts["platform"]["wsl"]
     plan["models_changed"] = any(model["action"] != "keep" for model in models.values())
     architecture = facts["platform"]["architecture"]
-    if architecture not in ARCHITECTURES:
+    plan["vllm"] = _vllm(facts, host)
+    if architecture not in ARCHITECTURES and not image["problems"]:
         problems.append(f"{host}: architecture {architecture} is not supported ({', '.join(ARCHITECTURES)} are)")
     try:
         services = parse_all(raw_services)
@@ -76,10 +61,19 @@ def make_plan(
         return plan
     for service in services:
         try:
-            plan["services"].append(plan_service(service, facts, image, models))
+            plan["services"].append(plan_service(service, facts, toolkit, image, models))
         except BadInput as problem:
             problems.append(f"{host}: {problem}")
     return plan
+
+
+def _vllm(facts: Data, host: str) -> str:
+    """Return which of vLLM's images suits the GPUs of a host, or why none does; "" without GPUs."""
+    architecture = IMAGE_ARCHITECTURES.get(facts["platform"]["architecture"], "")
+    if facts["gpu"]["verdict"] != gpus.GPU or not architecture:
+        return ""
+    verdict = vllm(cuda_plan.row_of(host, architecture, facts["gpu"]))
+    return "; ".join(filter(None, [verdict.why, verdict.fix]))
 
 
 def problems_of(raw_services: t.Any, host: str) -> list[str]:
@@ -92,13 +86,16 @@ def problems_of(raw_services: t.Any, host: str) -> list[str]:
 
 
 def table(plans: t.Sequence[Data]) -> str:
-    """Return the plans of all hosts as one text table: what will happen where, and why; then the warnings."""
+    """Return the plans of all hosts as one text table: what will happen where, and why.
+
+    Below it come the images that are made for several hosts or for GPUs, what vLLM offers for the GPUs, and warnings.
+    """
     rows = [("HOST", "WHAT", "ACTION", "DETAIL", "WHY")]
     for plan in plans:
         host, image, toolkit = plan["host"], plan["image"], plan["toolkit"]
         rows.append((host, "docker engine", *engine_plan.row(plan["engine"])))
         rows.append((host, "nvidia toolkit", *toolkit_plan.row(toolkit)))
-        if image["image"]:
+        if image["action"] != image_fleet.NONE:
             rows.append((host, "llama.cpp image", image["action"], image["image"], image["why"]))
         if not plan["services"]:
             rows.append((host, "services", "none", "", "llm_services is empty or not set"))
@@ -107,8 +104,10 @@ def table(plans: t.Sequence[Data]) -> str:
                 filter(None, [service["engine"], service["device"], service["model"], service["address"]])
             )
             rows.append((host, f"service {service['name']}", service["state"], detail, service["why"]))
+    images = image_plan.lines({plan["host"]: plan["image"] for plan in plans})
+    vllm_lines = [f"vLLM image for {plan['host']}: {plan['vllm']}" for plan in plans if plan["vllm"]]
     warnings = [f"warning: {plan['host']}: {warning}" for plan in plans for warning in plan["warnings"]]
-    return "\n".join([_aligned(rows), *warnings])
+    return "\n".join([_aligned(rows), *images, *vllm_lines, *warnings])
 
 
 def _aligned(rows: t.Sequence[t.Sequence[str]]) -> str:

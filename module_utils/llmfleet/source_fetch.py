@@ -7,25 +7,34 @@ continues where it stopped, and nothing gets its final name before its sha256 is
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import shutil
 import tarfile
 import typing as t
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from ansible.module_utils.llmfleet import image_source as src
+from ansible.module_utils.llmfleet.image_request import is_commit
 from ansible.module_utils.llmfleet.image_source import Source, SourceError
-from ansible.module_utils.llmfleet.llama_image import PRUNED, is_commit
 
 Runner = t.Callable[..., "tuple[int, str, str]"]
 Opener = t.Callable[..., t.Any]
 Connect = t.Callable[..., t.Any]
 
-QUIET_GIT = {"GIT_TERMINAL_PROMPT": "0", "GIT_HTTP_LOW_SPEED_LIMIT": "1000", "GIT_HTTP_LOW_SPEED_TIME": "30"}
+QUIET_GIT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
+    "GIT_HTTP_LOW_SPEED_TIME": "30",
+    "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oConnectTimeout=10",
+    "LC_ALL": "C",
+}
+"""git that asks nobody and gives up on a connection that stands still; what the caller's environment says wins."""
 DEFAULT_PORTS = {"https": 443, "http": 80, "git": 9418, "ssh": 22}
 
 
@@ -49,6 +58,8 @@ class Fetcher:
     git: str | None
     index: t.Callable[[], str]
     environment: t.Mapping[str, str]
+    git_environment: t.Mapping[str, str] = field(default_factory=dict)
+    patience: float = 20  # seconds for a page of the package index
 
     def cached(self, source: Source, ref: str) -> Fetched | None:
         """Return what an earlier build has left for this candidate."""
@@ -66,9 +77,9 @@ class Fetcher:
             self._reach(source.where)
         elif source.kind == "sdist":
             self._resolve(source)
-        elif "://" in source.where:
+        elif "://" in source.where and not source.where.startswith("file:"):
             self._reach(source.where)
-        elif not Path(source.where).is_file():
+        elif not Path(source.where.replace("file://", "", 1)).is_file():
             raise SourceError(f"there is no file {source.where} on this host")
 
     def fetch(self, source: Source, ref: str) -> Fetched:
@@ -81,11 +92,16 @@ class Fetcher:
             source, url = self._resolve(source)
         kept = self._kept(source)
         if not kept.exists():
-            if "://" in url:
-                self._download(url, kept, source.sha256)
-            else:
-                self._copy(Path(url), kept, source.sha256)
+            self.bring(url, kept, source.sha256)
         return Fetched(source, kept, source.ref)
+
+    def bring(self, place: str, kept: Path, sha256: str) -> None:
+        """Put the file at ``place``, a URL or a path, to ``kept`` once its digest is right; raise SourceError."""
+        parts = urlsplit(place)
+        if parts.scheme in ("http", "https", "ftp"):
+            self._download(place, kept, sha256)
+        else:
+            self._copy(Path(url2pathname(parts.path) if parts.scheme == "file" else place), kept, sha256)
 
     def _kept(self, source: Source) -> Path:
         return self.folder / f"{source.kind}-{source.sha256[:24]}.tar.gz"
@@ -106,40 +122,50 @@ class Fetcher:
 
     def _clone(self, source: Source, ref: str) -> Fetched:
         store = self.folder / "llama.cpp.git"
-        git = [str(self.git), "-C", str(store)]
         if not (store / "HEAD").exists():
-            self._git([str(self.git), "init", "--quiet", "--bare", str(store)])
-        self._git([*git, "fetch", "--quiet", "--depth", "1", "--no-tags", source.where, ref])
-        commit = self._git([*git, "rev-parse", "FETCH_HEAD^{commit}"]).strip()
+            self.git_says("init", "--quiet", "--bare", str(store))
+        for lock in store.glob("*.lock"):  # of a run that was killed: the caller lets one at a time make images
+            lock.unlink()
+        there = ("-C", str(store))
+        self.git_says(*there, "fetch", "--quiet", "--depth", "1", "--no-tags", source.where, ref)
+        commit = self.git_says(*there, "rev-parse", "FETCH_HEAD^{commit}").strip()
         kept = self.folder / f"git-{commit}.tar"
         part = kept.with_suffix(".part")
-        self._git([*git, "archive", "--format=tar", f"--output={part}", commit])
+        self.git_says(*there, "archive", "--format=tar", f"--output={part}", commit)
         os.replace(part, kept)
         return Fetched(source, kept, commit)
 
-    def _git(self, args: list[str]) -> str:
-        rc, out, err = self.run(args, environ_update={**QUIET_GIT, "LC_ALL": "C"})
+    def git_says(self, *args: str) -> str:
+        """Return what ``git args`` prints; raise SourceError with its own words when it fails."""
+        own = {name: value for name, value in QUIET_GIT.items() if name not in self.environment or name == "LC_ALL"}
+        rc, out, err = self.run([str(self.git), *args], environ_update={**own, **self.git_environment})
         if rc != 0:
             lines = [line for line in (err or out).splitlines() if line.strip()]
             fatal = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1] if lines else "")
             raise SourceError(src.public_url_in(fatal) or f"git ended with status {rc}")
         return out
 
-    def _resolve(self, source: Source) -> tuple[Source, str]:
+    def listed(self, name: str) -> list[src.IndexFile]:
+        """Return the files that the package index lists for the distribution ``name``."""
         index = self.index()
         if not index:
             raise SourceError("no package index is known on this host; set pypi_index")
-        page = f"{index}/{src.normalized(source.where)}/"
-        with self._open(page, {"Accept": src.SIMPLE_ACCEPT}, 20) as answer:
-            body = answer.read().decode(errors="replace")
-            files = src.parse_index(body, answer.headers.get("Content-Type") or "", answer.geturl())
-        version, file = src.pick_sdist(files, source.where, source.version, source.sha256)
+        page = f"{index}/{src.normalized(name)}/"
+        with self._open(page, {"Accept": src.SIMPLE_ACCEPT}, self.patience) as answer:
+            try:
+                body = answer.read().decode(errors="replace")
+            except (OSError, http.client.HTTPException) as exc:
+                raise SourceError(f"{src.public_url(page)} broke off ({_reason(exc)})") from exc
+            return src.parse_index(body, answer.headers.get("Content-Type") or "", answer.geturl())
+
+    def _resolve(self, source: Source) -> tuple[Source, str]:
+        version, file = src.pick_sdist(self.listed(source.where), source.where, source.version, source.sha256)
         return replace(source, version=version, sha256=source.sha256 or file.sha256), file.url
 
     def _open(self, url: str, headers: dict[str, str], timeout: float) -> t.Any:
         try:
             return self.opener(urllib.request.Request(url, headers=headers), timeout=timeout)  # noqa: S310
-        except (OSError, ValueError) as exc:  # URLError and HTTPError are OSErrors
+        except (OSError, ValueError, http.client.HTTPException) as exc:  # URLError and HTTPError are OSErrors
             raise SourceError(f"{src.public_url(url)} does not answer ({_reason(exc)})") from exc
 
     def _download(self, url: str, kept: Path, sha256: str, attempts: int = 3) -> None:
@@ -150,7 +176,7 @@ class Fetcher:
                 self._continue(url, part)
                 _accept(part, kept, sha256, src.public_url(url))
                 return
-            except OSError as exc:
+            except (OSError, http.client.HTTPException) as exc:
                 if attempt == attempts:
                     raise SourceError(f"the download of {src.public_url(url)} broke off ({_reason(exc)})") from exc
             except SourceError:
@@ -182,6 +208,14 @@ class Fetcher:
         _accept(part, kept, sha256, str(path))
 
 
+def link_or_copy(kept: Path, target: Path) -> None:
+    """Put the content of ``kept`` to ``target``, without using its room twice where that can be had."""
+    try:
+        os.link(kept, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(kept, target)
+
+
 def _accept(part: Path, kept: Path, sha256: str, origin: str) -> None:
     digest = hashlib.sha256()
     with open(part, "rb") as content:
@@ -207,8 +241,8 @@ def tree_root(names: t.Iterable[str]) -> str:
     return str(min(vendored or lists, key=lambda folder: len(folder.parts)))
 
 
-def unpack(archive: Path, into: Path) -> None:
-    """Unpack the part of ``archive`` that is compiled.
+def unpack(archive: Path, into: Path, without: t.Collection[str] = ()) -> None:
+    """Unpack the llama.cpp of ``archive``, but for the folders of it named in ``without``.
 
     Only plain files are made, and only below ``into``: links and devices are left out (no target needs one), and a
     name that points outside is refused.
@@ -221,7 +255,7 @@ def unpack(archive: Path, into: Path) -> None:
                 name = PurePosixPath(member.name)
                 if name.is_absolute() or ".." in name.parts:
                     raise SourceError(f"the archive holds the unsafe path {member.name}")
-                if root not in name.parents or name.relative_to(root).parts[0] in PRUNED:
+                if root not in name.parents or name.relative_to(root).parts[0] in without:
                     continue
                 target = into / name.relative_to(root)
                 target.parent.mkdir(parents=True, exist_ok=True)

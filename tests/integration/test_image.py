@@ -1,6 +1,6 @@
 """llama_cpp_image against the real engine.
 
-The build path is walked with a tree of four trivial programs that compiles in seconds; what a real llama.cpp adds is
+The build path is walked with a tree of trivial programs that compiles in seconds; what a real llama.cpp adds is
 compile time. Both builders, the compiler cache, the failure report and the pull are the real ones.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import os
 import re
 import shutil
 import ssl
@@ -17,10 +18,12 @@ import tarfile
 import threading
 import time
 import typing as t
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.llmfleet import base_image
+from ansible.module_utils.llmfleet import base_image, image_look, image_prune
+from ansible.module_utils.llmfleet.docker_cli import Docker
 from helpers import docker, free_port, run_module
 from registry import installed, registry
 
@@ -29,7 +32,7 @@ project(tiny CXX)
 add_library(greet greet.cpp)
 set_target_properties(greet PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
-foreach(tool llama-server llama-cli llama-quantize llama-gguf-split)
+foreach(tool llama-server llama-cli llama-completion llama-quantize llama-gguf-split llama-bench)
   add_executable(${tool} main.cpp)
   target_link_libraries(${tool} PRIVATE greet)
 endforeach()
@@ -39,7 +42,7 @@ MAIN = "void greet();\nint main() { greet(); }\n"
 
 
 def tree(folder: Path, version: str = "1", **changed: str) -> dict[str, str]:
-    """Pack a source tree of four programs; return it as a source row."""
+    """Pack a source tree of trivial programs; return it as a source row."""
     files = {"CMakeLists.txt": CMAKE, "greet.cpp": GREET % version, "main.cpp": MAIN, "LICENSE": "none\n", **changed}
     root = folder / "tiny"
     root.mkdir(parents=True, exist_ok=True)
@@ -51,31 +54,35 @@ def tree(folder: Path, version: str = "1", **changed: str) -> dict[str, str]:
     return {"archive": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def ours() -> set[str]:
-    """Return the images this project has built."""
-    return set(docker("images", "-q", "--no-trunc", "--filter", "label=io.llmfleet.build-key").split())
+def names() -> set[str]:
+    """Return the names of this project's images."""
+    return set(docker("images", "--format", "{{.Repository}}:{{.Tag}}", "llmfleet/llama.cpp").split())
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> t.Iterator[Path]:
-    """A work folder; the images a test has made go away with it."""
-    before = ours()
-    yield tmp_path / "work"
-    for image in ours() - before:
-        docker("rmi", "--force", image)
+def work(tmp_path: Path) -> Path:
+    """A work folder."""
+    return tmp_path / "work"
 
 
 @pytest.fixture
-def provide(work: Path, tmp_path: Path) -> t.Callable[..., dict[str, t.Any]]:
-    """Run the module on the trivial tree, without a registry unless one is given."""
+def provide(work: Path, tmp_path: Path) -> t.Iterator[t.Callable[..., dict[str, t.Any]]]:
+    """Run the module on the trivial tree, without a registry unless one is given; what it builds goes away again."""
     row = tree(tmp_path)
     installed("debootstrap")  # which the role does; needed once, to make the base image
+    built = set()
 
     def run(check: bool = False, **arguments: t.Any) -> dict[str, t.Any]:
         given = {"work_dir": str(work), "sources": [row], "registries": [], "base_images": [], **arguments}
-        return run_module("llama_cpp_image", given, check=check)
+        result = run_module("llama_cpp_image", given, check=check)
+        if result.get("action") == "build":
+            built.add(result["image"])
+        return result
 
-    return run
+    yield run
+    # by name: other tests have images on the same engine
+    for name in built & names():
+        docker("rmi", "--force", name)
 
 
 def says(image: str, program: str = "llama-server") -> str:
@@ -83,19 +90,20 @@ def says(image: str, program: str = "llama-server") -> str:
 
 
 def test_buildkit_builds_once_and_takes_compiled_objects_from_its_cache(provide, tmp_path):
-    first = provide()
+    # a new value each time: otherwise BuildKit takes the whole step from its cache, and no compiler is asked
+    flag = f"-DUNUSED_FLAG={time.time_ns()}"
+    first = provide(cmake_flags=[flag])
     assert not first.get("failed"), first
     assert (first["action"], first["changed"]) == ("build", True)
-    assert {says(first["image"], name) for name in ("llama-server", "llama-cli", "llama-quantize")} == {"tiny 1"}
+    assert says(first["image"]) == "tiny 1"
 
     started = time.monotonic()
-    again = provide()
+    again = provide(cmake_flags=[flag])
     assert (again["action"], again["changed"], again["image_id"]) == ("keep", False, first["image_id"])
     assert again["seconds"] < 1.0
     assert time.monotonic() - started < 5
 
-    # a new value each time: otherwise BuildKit takes the whole step from its cache, and no compiler is asked
-    touched = provide(cmake_flags=[f"-DUNUSED_FLAG={time.time_ns()}"])
+    touched = provide(cmake_flags=[f"{flag}0"])
     assert touched["image"] != first["image"]
     if touched["buildkit"] != "none":
         hits = re.search(r"Hits: +(\d+) / +(\d+)", Path(touched["log"]).read_text())
@@ -152,12 +160,13 @@ def test_the_image_holds_the_programs_and_nothing_of_the_host(provide, tmp_path,
     ],
 )
 def test_a_failed_build_gives_the_first_real_error(provide, tmp_path, changed, words):
-    before = ours()
-    result = provide(sources=[tree(tmp_path / "broken", "b", **changed)])
+    broken = {"sources": [tree(tmp_path / "broken", "b", **changed)]}
+    image = provide(True, **broken)["image"]
+    result = provide(**broken)
     assert result["failed"]
     assert words in result["msg"].replace("\u2018", "'").replace("\u2019", "'")
     assert Path(result["log"]).is_file()
-    assert ours() == before
+    assert not {image, f"{image}-unverified"} & names()
 
 
 def test_the_next_candidate_is_used_when_one_fails(provide, tmp_path):
@@ -173,17 +182,153 @@ def test_the_next_candidate_is_used_when_one_fails(provide, tmp_path):
     assert [row["result"].split()[0] for row in result["tried"]] == ["carries", "127.0.0.1", good["archive"], "used"]
 
 
+def git(repository: Path, *words: str) -> str:
+    """Return what ``git words`` says in a repository."""
+    own = ["git", "-C", str(repository), "-c", "user.name=x", "-c", "user.email=x@example.invalid"]
+    return subprocess.run([*own, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def commit(folder: Path, version: str) -> tuple[Path, str]:
+    """Commit a state of the source tree to the repository in ``folder``; return it and the commit."""
+    tree(folder, version)
+    repository = folder / "tiny"
+    git(repository, "init", "--quiet")
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "--message", version)
+    return repository, git(repository, "rev-parse", "HEAD")
+
+
 def test_git_delivers_a_tag_and_its_commit(provide, tmp_path):
-    tree(tmp_path / "repo")
-    repository = tmp_path / "repo" / "tiny"
-    git = ["git", "-C", str(repository), "-c", "user.name=x", "-c", "user.email=x@example.invalid"]
-    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"], ["tag", "b77"]):
-        subprocess.run([*git, *words], check=True)
-    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    repository, head = commit(tmp_path / "repo", "1")
+    git(repository, "tag", "b77")
     result = provide(sources=[{"git": str(repository)}], ref="b77", source="build")
     assert not result.get("failed"), result
     assert result["build_source"] == {"candidate": f"git {repository}", "commit": head}
     assert says(result["image"]) == "tiny 1"
+
+
+def latest(**arguments: t.Any) -> dict[str, t.Any]:
+    """Return what llama_cpp_ref says, as arguments of llama_cpp_image."""
+    said = run_module("llama_cpp_ref", arguments)
+    assert said.get("ref"), said
+    return {"ref": said["ref"], "sources": said["sources"], "source": "build"}
+
+
+def test_latest_builds_only_when_it_has_moved_and_then_from_the_compilers_cache(provide, tmp_path):
+    # a version that no earlier run has compiled
+    stamp = f"{time.time_ns()}"
+    repository, head = commit(tmp_path / "repo", stamp)
+    rows = [{"git": f"file://{tmp_path}/no-such"}, {"git": f"file://{repository}"}]
+    first = provide(**latest(sources=rows))
+    assert not first.get("failed"), first
+    assert (first["action"], first["commit"], says(first["image"])) == ("build", head, f"tiny {stamp}")
+
+    unchanged = latest(sources=rows)
+    assert provide(True, **unchanged)["changed"] is False
+    again = provide(**unchanged)
+    assert (again["action"], again["changed"], again["image_id"]) == ("keep", False, first["image_id"])
+
+    _repository, newer = commit(tmp_path / "repo", f"{stamp}b")
+    moved = latest(sources=rows)
+    assert moved["ref"] == newer
+    assert provide(True, **moved)["action"] == "build"
+    second = provide(**moved)
+    assert (second["action"], second["commit"], says(second["image"])) == ("build", newer, f"tiny {stamp}b")
+    # what a roll-back goes to
+    assert says(first["image"]) == f"tiny {stamp}"
+    # the libraries did not change, so the new image shares that layer
+    assert second["layers"][0] == first["layers"][0]
+    assert second["layers"][-1] != first["layers"][-1]
+    if second["buildkit"] != "none":
+        hits = re.search(r"Hits: +(\d+) / +(\d+)", Path(second["log"]).read_text())
+        assert hits
+        assert 0 < int(hits[1]) < int(hits[2])
+
+
+def test_latest_without_git_is_the_newest_release_of_the_index(provide, tmp_path):
+    project = tmp_path / "index" / "tiny-llama"
+    project.mkdir(parents=True)
+    links = []
+    for version in ("1.9", "1.10"):
+        row = tree(tmp_path / version, version)
+        name = f"tiny_llama-{version}.tar.gz"
+        shutil.copy(row["archive"], project / name)
+        links.append(f'<a href="{name}#sha256={row["sha256"]}">{name}</a>')
+    (project / "index.html").write_text("\n".join(links))
+    with serving(tmp_path / "index") as url:
+        rows = [{"git": f"file://{tmp_path}/no-such"}, {"sdist": "tiny-llama"}]
+        given = latest(sources=rows, pypi_index=url)
+        assert given["ref"] == "tiny-llama-1.10"
+        result = provide(**given, pypi_index=url)
+        assert not result.get("failed"), result
+        assert (result["action"], says(result["image"])) == ("build", "tiny 1.10")
+        assert provide(**latest(sources=rows, pypi_index=url))["action"] == "keep"
+
+
+def test_an_image_for_older_processors_is_kept_on_a_better_one(provide):
+    low = provide(cpu_level_planned="x86-64" if os.uname().machine == "x86_64" else "armv8-a")
+    assert low["action"] == "build", low
+    kept = provide()
+    assert (kept["action"], kept["image"], kept["cpu_level"]) == ("keep", low["image"], low["cpu_level"])
+    assert kept["build_key"] != low["build_key"]
+
+
+@pytest.fixture
+def old_images() -> t.Iterator[list[str]]:
+    """Five images of a variant of their own, the newest first; the oldest one is used by a container."""
+    variant = f"test{time.time_ns() % 10**6}"
+    names = []
+    for number in range(5):
+        names.insert(0, f"llmfleet/llama.cpp:{variant}-{number:012x}")
+        labels = f'LABEL io.llmfleet.variant={variant} io.llmfleet.contents=server number={number}\nCMD ["/none"]'
+        command = ["docker", "build", "--quiet", "--tag", names[0], "-"]
+        subprocess.run(command, check=True, input=f"FROM scratch\n{labels}\n", text=True, capture_output=True)
+    docker("create", "--name", variant, names[-1])
+    docker("tag", names[2], f"{variant}/own:1")
+    yield names
+    docker("rm", variant)
+    for name in docker("images", "--format", "{{.Repository}}:{{.Tag}}").split():
+        if name in names or name.startswith(variant):
+            docker("rmi", name)
+
+
+def test_older_images_go_from_the_real_engine(old_images, tmp_path):
+    def run(argv: list[str], **_options: t.Any) -> tuple[int, str, str]:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    variant = old_images[0].partition(":")[2].partition("-")[0]
+    client = Docker(run)
+    for check_mode in (True, False):
+        rows = image_look.read(docker("image", "inspect", *old_images))
+        old = image_prune.older(rows, old_images[0], (variant, "server"), 1, {})
+        gone, stays = image_prune.prune(client, tmp_path, old, check_mode)
+        assert (gone, stays) == (old_images[2:4], {old_images[4]: [variant]})
+        left = docker(
+            "images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"label=io.llmfleet.variant={variant}"
+        )
+        expected = {old_images[0], old_images[1], old_images[4], f"{variant}/own:1"}
+        assert set(left.split()) == (expected if not check_mode else {*old_images, f"{variant}/own:1"})
+
+
+@contextmanager
+def serving(folder: Path, certificate: tuple[Path, Path] | None = None) -> t.Iterator[str]:
+    """Serve ``folder`` on loopback, over https with (certificate, key); give the URL."""
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), lambda *args: http.server.SimpleHTTPRequestHandler(*args, directory=str(folder))
+    )
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.fixture
@@ -199,18 +344,8 @@ def inspected_mirror(tmp_path: Path) -> t.Iterator[tuple[str, Path]]:
     )
     empty = tmp_path / "mirror"
     empty.mkdir()
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), lambda *args: http.server.SimpleHTTPRequestHandler(*args, directory=str(empty))
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield f"https://127.0.0.1:{server.server_port}", certificate
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(empty, (certificate, key)) as url:
+        yield url, certificate
 
 
 @pytest.mark.parametrize("trusted", [True, False])

@@ -25,6 +25,7 @@ BARE: dict[str, t.Any] = {
         "reason": "no NVIDIA GPU on the PCI bus",
         "gpus": [],
         "driver_version": None,
+        "cuda_version": None,
         "problems": [],
     },
     "docker": {
@@ -55,6 +56,13 @@ BARE: dict[str, t.Any] = {
     "package_lock": {"held": False, "path": "", "pid": 0, "process": ""},
     "apt_sources": {"nvidia": [], "docker": []},
     "registry_hosts": {},
+    "machine": {
+        "cpus": 8,
+        "memory_bytes": 32 * 1024**3,
+        "cpu_level": "x86-64-v3",
+        "built_at": None,
+    },
+    "images": [],
 }
 """A Debian 12 server without an engine and without a GPU."""
 
@@ -81,6 +89,19 @@ CE_PACKAGES = {
 }
 
 
+def gpu(name: str, capability: str | None, **more: t.Any) -> dict[str, t.Any]:
+    """Return a usable NVIDIA GPU as gpu_info tells it, as far as plans look."""
+    known = {"vendor": "nvidia", "name": name, "usable": True, "driver_loaded": True}
+    return {**known, "compute_capability": capability, "unified_memory": False, **more}
+
+
+def nvidia(driver: str, cuda: str | None, *gpus: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return `gpu` of a host with NVIDIA GPUs, a driver and the CUDA version that nvidia-smi tells."""
+    count = f"{len(gpus)} NVIDIA GPU{'s' if len(gpus) > 1 else ''}"
+    about = {"verdict": "gpu", "reason": f"{count} with driver {driver}", "problems": []}
+    return {**about, "gpus": list(gpus), "driver_version": driver, "cuda_version": cuda}
+
+
 def host(engine: str = "", **changes: t.Any) -> dict[str, t.Any]:
     """Return facts of a host without an engine, or with a running one (`distro` or `ce`); ``changes`` update parts."""
     facts = copy.deepcopy(BARE)
@@ -91,5 +112,8 @@ def host(engine: str = "", **changes: t.Any) -> dict[str, t.Any]:
         facts["docker"].update(server_version="26.1.5", dockerd="/usr/bin/dockerd")
         facts["packages"]["held"] = list(CE_PACKAGES)
     for part, values in changes.items():
-        facts[part].update(values)
+        if isinstance(values, dict):
+            facts[part].update(values)
+        else:
+            facts[part] = values
     return facts

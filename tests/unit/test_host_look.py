@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import facts
 import pytest
@@ -162,10 +164,40 @@ def test_room_is_measured_where_the_folders_will_be(tmp_path):
 
 
 def test_the_disk_of_another_machine_is_not_measured(tmp_path):
-    docker = {"reachable": True, "disk_free_bytes": None, "root_dir": "/var/lib/docker"}
+    docker = {"reachable": True, "disk_free_bytes": None, "root_dir": "/var/lib/docker", "cli": "/nonexistent/docker"}
     found = host_look.look({"package_manager": ""}, docker, 5, str(tmp_path))
     assert found["disks"] == []
     assert abs(found["clock"]["epoch"] - time.time()) < 5
+
+
+CPUINFO = "processor : 0\nflags : fpu {}\n\nprocessor : 1\nflags : fpu avx avx2 bmi2 fma f16c sse4_2\n"
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="levels are those of the machine that runs the test")
+@pytest.mark.parametrize(
+    ("flags", "level"),
+    [("avx avx2 bmi2 fma f16c sse4_2", "x86-64-v3"), ("sse4_2", "x86-64-v2"), ("mmx", "x86-64")],
+)
+def test_the_processor_level_is_what_every_core_has(tmp_path, flags, level):
+    write(tmp_path, "proc/cpuinfo", CPUINFO.format(flags))
+    write(tmp_path, "proc/meminfo", "MemFree:  1 kB\nMemTotal:       16384 kB\n")
+    machine = host_look.machine(str(tmp_path))
+    assert machine["cpu_level"] == level
+    assert machine["memory_bytes"] == 16 * 1024**2
+    assert machine["cpus"] >= 1
+
+
+def test_when_an_image_was_made_here_last(tmp_path):
+    assert host_look.machine(str(tmp_path))["built_at"] is None
+    for name, when in (("llama_cpp-1", 1000), ("llama_cpp-2", 3000), ("other", 9000)):
+        os.utime(write(tmp_path, f"var/lib/llmfleet/logs/{name}.log"), (when, when))
+    assert host_look.machine(str(tmp_path))["built_at"] == 3000
+
+
+def test_an_architecture_that_no_image_is_built_for_has_no_level(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="riscv64"))
+    assert host_look.machine(str(tmp_path))["cpu_level"] == ""
+    assert host_look.machine(str(tmp_path))["memory_bytes"] == 0
 
 
 def test_the_module_says_what_plans_are_made_from():

@@ -6,6 +6,8 @@ import hashlib
 import http.server
 import io
 import json
+import random
+import subprocess
 import tarfile
 import threading
 import urllib.request
@@ -15,6 +17,7 @@ import pytest
 from ansible.module_utils.llmfleet import base_image as base
 from ansible.module_utils.llmfleet import image_source as src
 from ansible.module_utils.llmfleet import registries as reg
+from ansible.module_utils.llmfleet import source_host
 from ansible.module_utils.llmfleet.build_host import GIB, disk_problem
 from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.image_source import Source, SourceError
@@ -139,10 +142,10 @@ TREE = packed(
 )
 
 
-def test_only_the_tree_that_is_compiled_is_unpacked(tmp_path):
+def test_the_tree_is_unpacked_without_links_and_what_is_not_wanted(tmp_path):
     archive = tmp_path / "a.tar.gz"
     archive.write_bytes(TREE)
-    unpack(archive, tmp_path / "out")
+    unpack(archive, tmp_path / "out", {"models", ".git"})
     found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert found == ["CMakeLists.txt", "src/a.cpp"]
     assert (tmp_path / "out/CMakeLists.txt").read_text() == "real"
@@ -268,8 +271,11 @@ def test_an_sdist_is_resolved_through_the_index_and_a_second_fetch_needs_no_down
 
 def test_a_local_archive_is_copied_and_checked(tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(TREE)
-    fetcher = make_fetcher(tmp_path / "kept")
-    assert fetcher.fetch(Source("archive", str(tmp_path / "a.tar.gz"), sha256=DIGEST), "r").path.read_bytes() == TREE
+    for number, place in enumerate((str(tmp_path / "a.tar.gz"), f"file://{tmp_path}/a.tar.gz")):
+        source = Source("archive", place, sha256=DIGEST)
+        fetcher = make_fetcher(tmp_path / f"kept{number}")
+        fetcher.probe(source)
+        assert fetcher.fetch(source, "r").path.read_bytes() == TREE
     with pytest.raises(SourceError, match="was asked for"):
         fetcher.fetch(Source("archive", str(tmp_path / "a.tar.gz"), sha256=SHA), "r")
     with pytest.raises(SourceError, match="there is no file"):
@@ -305,6 +311,51 @@ def test_gits_own_words_are_the_reason(tmp_path):
 
     with pytest.raises(SourceError, match="fatal: unable to access 'https://h/x/'"):
         make_fetcher(tmp_path, git="git", run=git).fetch(Source("git", "https://me:pw@h/x"), "b1")
+
+
+def git(folder, *words):
+    own = ["git", "-C", str(folder), "-c", "user.name=x", "-c", "user.email=x@example.invalid"]
+    return subprocess.run([*own, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository with something large in it that stays."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git(folder, "init", "--quiet")
+    (folder / "CMakeLists.txt").write_text("")
+    (folder / "large").write_bytes(random.Random(1).randbytes(300_000))
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message", "x")
+    return folder
+
+
+def test_git_fetches_a_commit_once_and_of_the_next_one_what_has_changed(tmp_path, repository):
+    fetcher = make_fetcher(tmp_path / "kept", git="git", run=source_host.limited(60))
+    source = Source("git", f"file://{repository}")
+    packs = tmp_path / "kept" / "llama.cpp.git" / "objects"
+
+    def size():
+        return sum(path.stat().st_size for path in packs.rglob("*") if path.is_file())
+
+    heads = [git(repository, "rev-parse", "HEAD")]
+    first = fetcher.fetch(source, heads[0])
+    assert (first.commit, first.path.name) == (heads[0], f"git-{heads[0]}.tar")
+    assert fetcher.cached(source, heads[0]).path == first.path
+    one = size()
+    assert one > 300_000
+    # left by a run that was killed
+    (tmp_path / "kept" / "llama.cpp.git" / "shallow.lock").touch()
+    (repository / "CMakeLists.txt").write_text("project(x)\n")
+    git(repository, "commit", "--quiet", "--all", "--message", "y")
+    heads.append(git(repository, "rev-parse", "HEAD"))
+    second = fetcher.fetch(source, heads[1])
+    assert second.commit == heads[1] != heads[0]
+    assert size() - one < 10_000
+    with tarfile.open(second.path) as tar:
+        assert tar.extractfile("CMakeLists.txt").read() == b"project(x)\n"
+        assert tar.getmember("large").size == 300_000
 
 
 # --- base images

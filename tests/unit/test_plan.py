@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
+from ansible.module_utils.llmfleet import image_fleet, image_need, image_plan, image_rounds
 from ansible.module_utils.llmfleet.closing_report import closing_report
 from ansible.module_utils.llmfleet.plan import make_plan, problems_of, table
-from facts import NOW, host
+from facts import NOW, gpu, host, nvidia
+from test_image_fleet import INPUTS
 
-IMAGE = {"action": "build", "image": "llmfleet/llama.cpp:cpu-0", "why": "no registry answers"}
+IMAGE = image_plan.settle(
+    {
+        **image_fleet.EMPTY,
+        "action": "build",
+        "variant": "cpu",
+        "image": "llmfleet/llama.cpp:cpu-0",
+        "why": "no registry answers",
+    },
+    None,
+)
 MODELS = {"tiny": {"action": "generate", "path": "/m/tiny.gguf", "gguf": {"context_length": 4096}}}
 SERVICE = {"name": "chat", "model": "tiny", "port": 8080}
 
@@ -23,9 +37,10 @@ ENGINE = {
 TOOLKIT = {"action": "skip", "version": "", "why": "no NVIDIA GPU", "warnings": [], "problems": []}
 
 
-def plan(services=(SERVICE,), engine=None, toolkit=None, now=NOW, **facts):
+def plan(services=(SERVICE,), engine=None, toolkit=None, image=None, now=NOW, **facts):
     engine, toolkit = {**ENGINE, **(engine or {})}, {**TOOLKIT, **(toolkit or {})}
-    return make_plan(list(services), "gpu1", host("distro", **facts), engine, toolkit, IMAGE, MODELS, now)
+    image = {**IMAGE, **(image or {})}
+    return make_plan(list(services), "gpu1", host("distro", **facts), engine, toolkit, image, MODELS, now)
 
 
 def test_a_good_host_has_no_problems_and_every_row_says_why():
@@ -38,10 +53,10 @@ def test_a_good_host_has_no_problems_and_every_row_says_why():
     assert len({line.index("ACTION") for line in text.splitlines()[:1]}) == 1
 
 
-def test_a_gpu_that_is_not_used_yet_is_named():
+def test_a_gpu_that_the_image_does_not_use_is_named():
     made = plan(gpu={"verdict": "gpu", "reason": "1 NVIDIA GPU with driver 580", "driver_version": "580.95.05"})
     assert made["services"][0]["device"] == "CPU"
-    assert made["services"][0]["why"].startswith("1 NVIDIA GPU with driver 580; images for GPUs are not there yet")
+    assert made["services"][0]["why"].startswith("1 NVIDIA GPU with driver 580; the image is for the CPU")
 
 
 def test_a_host_without_services_says_so():
@@ -60,9 +75,75 @@ def test_each_stage_has_its_row_and_warnings_stand_below_the_table():
     assert lines[-1] == "warning: gpu1: a restart stops 2 containers"
 
 
+def test_an_image_that_cannot_be_made_is_a_problem_and_what_is_odd_about_it_a_warning():
+    made = plan(image={"action": "refuse", "image": "", "problems": ["the driver is too old"], "warnings": ["hm"]})
+    assert made["problems"] == ["gpu1: the driver is too old"]
+    assert table([made]).splitlines()[-1] == "warning: gpu1: hm"
+
+
+def test_an_unsupported_architecture_is_told_once():
+    made = plan(image={"problems": ["riscv64 is not supported"]}, platform={"architecture": "riscv64"})
+    assert made["problems"] == ["gpu1: riscv64 is not supported"]
+
+
+def test_what_vllm_offers_stands_below_the_table():
+    card = gpu("NVIDIA GeForce RTX 3090", "8.6")
+    assert "vLLM image for gpu1: v0.33.0 has code for its GPUs" in table([plan(gpu=nvidia("580.95.05", "13.0", card))])
+    assert "install driver" in table([plan(gpu=nvidia("470.256.02", "11.4", card))]).splitlines()[-1]
+    assert "vLLM" not in table([plan()])
+
+
+FLEETS = Path(__file__).resolve().parents[1] / "fixtures" / "fleets"
+
+
+def plan_of(fleet, source):
+    """Return the plans of an example fleet's hosts, where no registry answers."""
+    rows = yaml.safe_load((FLEETS / f"{fleet}.yml").read_text())["hosts"]
+    found = {
+        row["host"]: host("distro", gpu={"reason": "as nvidia-smi says", "problems": [], **row["gpu"]}) for row in rows
+    }
+    needs = [image_need.make(facts, {**INPUTS, "source": source}, name) for name, facts in found.items()]
+    silent = {"action": "build", "image": "llmfleet/llama.cpp:x", "why": "no registry answers", "build_key": "x"}
+    leaders = {row["leader"] for row in image_rounds.plan(needs).values()}
+    images = image_rounds.plan(needs, [[{**silent, "leader": leader} for leader in leaders]])
+    return [
+        make_plan([SERVICE], name, facts, ENGINE, {**TOOLKIT, "state": "present", "cdi": False}, image, MODELS, NOW)
+        for name, facts in found.items()
+        for image in [image_plan.settle(images[name], silent)]
+    ]
+
+
+@pytest.mark.parametrize("source", ["auto", "build"])
+def test_a_mixed_fleet_gets_one_image_for_all_its_gpus(source):
+    made = plan_of("mixed", source)
+    assert [problem for one in made for problem in one["problems"]] == []
+    assert {one["image"]["variant"] for one in made} == {"cuda", "cpu"}
+    (line,) = [line for line in table(made).splitlines() if line.startswith("image ")]
+    assert "code 61-real;86-real;90-real;120-real" in line
+    assert "CUDA 12.8.1" in line
+    assert "RTX 5090 (12.0) of gpu-5090 begins at CUDA 12.8" in line
+    assert "driver 570.133.20 of gpu-3090" in line
+    assert len([one for one in made if one["image"]["action"] == "build"]) == 2
+
+
+def test_the_seeds_host_gets_an_image_for_exactly_its_gpu():
+    (made,) = plan_of("seed", "auto")
+    assert made["image"]["architectures"] == ["86-real"]
+    assert (made["image"]["action"], made["image"]["toolkits"]) == ("build", ["11.8.0"])
+    assert made["services"][0]["device"].startswith("GPU")
+
+
+def test_a_refusal_names_host_cause_and_fix():
+    problems = [problem for one in plan_of("refused", "build") for problem in one["problems"]]
+    assert problems
+    for problem in problems:
+        assert "no CUDA image can be made for it" in problem
+        assert "install driver" in problem or "llama_cpp_image_variant" in problem or "give the service" in problem
+
+
 def test_without_services_no_image_is_asked_for():
     made = make_plan([], "gpu1", host("distro"), ENGINE, TOOLKIT, {}, {}, NOW)
-    assert made["image"]["action"] == "keep"
+    assert (made["image"]["action"], made["image"]["needed"]) == ("none", False)
     assert "llama.cpp image" not in table([made])
 
 
