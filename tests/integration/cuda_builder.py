@@ -92,7 +92,7 @@ class Builder:
             docker("rmi", image)
 
     def compile(self, request: BuildRequest, names: t.Sequence[str], into: Path) -> dict[str, Path]:
-        """Compile files of ggml-cuda with our Dockerfile, cut off after that; return the objects."""
+        """Compile files of ggml-cuda with our Dockerfile, cut off after that; return objects and ``build.ninja``."""
         objects = [f"ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir/{name}.cu.o" for name in names]
 
         def cut(text: str) -> str:
@@ -101,8 +101,8 @@ class Builder:
             head = head.replace("--target llama-server", f"--target {' '.join(objects)}")
             return head.replace("FROM toolchain AS build", "FROM toolchain AS made")
 
-        self.run(request, cut, [f"/build/{path}" for path in objects], into)
-        return {name: into / f"{name}.cu.o" for name in names}
+        self.run(request, cut, [f"/build/{path}" for path in ("build.ninja", *objects)], into)
+        return {"build.ninja": into / "build.ninja", **{name: into / f"{name}.cu.o" for name in names}}
 
     def stub(self, into: Path) -> Path:
         """Return the library that stands in for the driver's while linking."""

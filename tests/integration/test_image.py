@@ -6,7 +6,6 @@ compile time. Both builders, the compiler cache, the failure report and the pull
 
 from __future__ import annotations
 
-import hashlib
 import http.server
 import json
 import os
@@ -26,32 +25,7 @@ from ansible.module_utils.llmfleet import base_image, image_look, image_prune
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from helpers import docker, free_port, run_module
 from registry import installed, registry
-
-CMAKE = """cmake_minimum_required(VERSION 3.14)
-project(tiny CXX)
-add_library(greet greet.cpp)
-set_target_properties(greet PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
-set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
-foreach(tool llama-server llama-cli llama-completion llama-quantize llama-gguf-split llama-bench)
-  add_executable(${tool} main.cpp)
-  target_link_libraries(${tool} PRIVATE greet)
-endforeach()
-"""
-GREET = '#include <iostream>\nvoid greet() { std::cout << "tiny %s\\n"; }\n'
-MAIN = "void greet();\nint main() { greet(); }\n"
-
-
-def tree(folder: Path, version: str = "1", **changed: str) -> dict[str, str]:
-    """Pack a source tree of trivial programs; return it as a source row."""
-    files = {"CMakeLists.txt": CMAKE, "greet.cpp": GREET % version, "main.cpp": MAIN, "LICENSE": "none\n", **changed}
-    root = folder / "tiny"
-    root.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (root / name).write_text(text)
-    path = folder / f"tiny-{version}.tar.gz"
-    with tarfile.open(path, "w:gz") as tar:
-        tar.add(root, "tiny")
-    return {"archive": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+from tiny_source import tree
 
 
 def names() -> set[str]:

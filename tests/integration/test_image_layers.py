@@ -7,7 +7,8 @@ import time
 
 import pytest
 from helpers import docker
-from test_image import CMAKE, provide, says, tree, work
+from test_image import provide, says, work
+from tiny_source import CMAKE, tree
 
 __all__ = ["provide", "work"]  # fixtures
 
