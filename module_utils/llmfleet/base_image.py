@@ -69,6 +69,21 @@ def parse_targets(text: str, base: str) -> list[AptSource]:
     return [AptSource(uri, release, tuple(components)) for (uri, release), components in found.items()]
 
 
+def sibling_sources(text: str, base: str) -> list[AptSource]:
+    """Return the suites of ``base`` on the mirror that carries another release of the same distribution for the host.
+
+    ``text`` are the lines of APT_TARGETS. A mirror carries all current releases, and under the same names.
+    """
+    distribution, codename = base.split(":")
+    rows = (line.split("|") for line in text.splitlines())
+    own = {row[1] for row in rows if len(row) == 5 and row[4].lower() == distribution and row[1].isalpha()}
+    if len(own) != 1:
+        return []
+    release = own.pop()
+    found = parse_targets(text, f"{distribution}:{release}")
+    return [replace(row, release=re.sub(rf"^{release}(?=$|[-/])", codename, row.release)) for row in found]
+
+
 def mirror(sources: t.Sequence[AptSource], base: str) -> str:
     """Return the mirror that carries the release itself, "" when the host uses none."""
     codename = base.split(":")[1]

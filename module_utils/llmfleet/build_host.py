@@ -73,7 +73,7 @@ class BuildHost:
     def apt_sources(self, wanted: str) -> list[base.AptSource]:
         """Return the host's own mirrors of ``wanted``, a base such as debian:bookworm."""
         listed = self.ask("apt-get", "indextargets", "--format", base.APT_TARGETS, "Created-By: Packages")
-        return base.parse_targets(listed, wanted)
+        return base.parse_targets(listed, wanted) or base.sibling_sources(listed, wanted)
 
     def apt_dump(self) -> str:
         """Return apt's configuration, "" on a host without apt."""

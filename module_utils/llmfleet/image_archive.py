@@ -111,7 +111,10 @@ class Writer:
                 f"{self._path} was not written by this module and is kept; remove it, or choose another path"
             )
         folder = os.path.dirname(self._path)
-        os.makedirs(folder, exist_ok=True)
+        if not os.path.isdir(folder):
+            os.makedirs(folder)
+            # whatever the umask is: a user who logs in fetches the archive from here
+            os.chmod(folder, 0o755)  # noqa: S103
         with open(self._path + PARTIAL, "a+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

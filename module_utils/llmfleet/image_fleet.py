@@ -11,7 +11,7 @@ import typing as t
 
 from ansible.module_utils.llmfleet import cuda_plan, image_need
 from ansible.module_utils.llmfleet.errors import BadInput
-from ansible.module_utils.llmfleet.image_need import AUTO, BUILD, CONTROLLER, CUDA, level_rank
+from ansible.module_utils.llmfleet.image_need import AUTO, BUILD, CONTROLLER, CUDA, PULL, level_rank
 from ansible.module_utils.llmfleet.image_request import LABEL_ARCHITECTURES, LABEL_CPU_LEVEL, LABEL_CUDA
 
 Data = dict[str, t.Any]
@@ -90,7 +90,9 @@ def _first_row(need: Data) -> Data:
         return {**row, "action": NONE, "why": "no service needs one", "problems": [], "warnings": []}
     if need["problems"]:
         return {**row, "action": REFUSE, "why": need["problems"][0]}
-    for image in need["images"]:
+    # with a known ref all that suit are equal: the one that was there first stays (they come newest first), so that
+    # what was made for others since then restarts nobody
+    for image in reversed(need["images"]) if need["ref"] else need["images"]:
         reference = image_need.suitable(need, image)
         if reference:
             row.update(action=KEEP, image=reference, why=_keep_why(need, reference))
@@ -179,7 +181,8 @@ def _group_key(need: Data) -> tuple[t.Any, ...]:
 
 def _provide(members: t.Sequence[Data], needs: t.Sequence[Data], rows: dict[str, Data]) -> None:
     """Fill in the rows of hosts that lack an image nobody has."""
-    if members[0]["variant"] != CUDA:
+    # what is only pulled is not compiled: somebody who names an image of his own knows what it holds
+    if members[0]["variant"] != CUDA or members[0]["source"] == PULL:
         _group(members, needs, rows, {"architectures": [], "toolkits": [], "why": "", "compatible": []})
         return
     try:

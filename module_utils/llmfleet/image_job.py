@@ -37,6 +37,7 @@ from ansible.module_utils.llmfleet.source_fetch import Fetcher
 from ansible.module_utils.llmfleet.source_host import ca_bundle, make_fetcher, package_places
 from ansible.module_utils.llmfleet.spec import GPU_ACCESS
 from ansible.module_utils.llmfleet.toolchain_choice import Places, choose_toolchain, make_toolchain
+from ansible.module_utils.llmfleet.wanted import gpu_access
 
 Data = dict[str, t.Any]
 UNKNOWN_REF = "unknown"
@@ -50,7 +51,7 @@ class ImageJob:
         self.params, self.check_mode, self.run = params, check_mode, run
         self.work = Path(params["work_dir"])
         self.docker = Docker(run, edge.find_program(params["docker_cli"]))
-        self.gpu = GPU_ACCESS[params["gpu_access"]] if params["gpu_access"] else ()
+        self.gpu = self._gpu()
         if params["keep"] < 0:
             raise BadInput(f"keep is a number of images, 0 or more, not {params['keep']}.")
         rows = list(src.DEFAULT_SOURCES) if params["sources"] is None else params["sources"]
@@ -59,6 +60,14 @@ class ImageJob:
         self.published = self._published()
         self.log = edge.JobLog(self.work / "logs" / f"llama_cpp-{self.request.key()}.log", params["timeout"])
         self.tried: list[dict[str, str]] = []
+
+    def _gpu(self) -> tuple[str, ...]:
+        """Return the words of `docker run` that give a container the GPUs, none where there are none."""
+        access = self.params["gpu_access"]
+        if not access:
+            return ()
+        # the plan may be older than the engine, which alone knows whether it has device lists
+        return tuple(GPU_ACCESS[gpu_access(self.docker, access) if self.docker.executable else access])
 
     def _request(self) -> image_request.BuildRequest:
         """Return what is asked for; its recipe and its key say whether the image is there."""
@@ -84,7 +93,7 @@ class ImageJob:
             toolkits=tuple(p["toolkits"]),
             fa_all_quants=p["fa_all_quants"],
         )
-        image_request.check_request(request)
+        image_request.check_request(request, builds=p["source"] != "pull" and not p["received"])
         return request
 
     def _published(self) -> Published:
@@ -227,14 +236,13 @@ class ImageJob:
 
     def _places(self) -> Places:
         p = self.params
-        distribution = self.request.base_asked or base.host_base(edge.read_text("/etc/os-release"))
+        distribution = base.host_base(edge.read_text("/etc/os-release"))
         wheels = WheelStore(
             self._fetcher,
             lambda: package_places(p["pypi_index"], p["pypi_index_fallback"]),
             self.work / WHEELS_FOLDER,
         )
-        images = tuple(base.base_references(p["base_images"], distribution))
-        return Places(distribution, images, wheels, tuple(p["cuda_images"]))
+        return Places(distribution, tuple(p["base_images"]), wheels, tuple(p["cuda_images"]))
 
     def _prune(self, chosen: str, images: t.Sequence[Data], made: bool) -> tuple[list[str], Data]:
         """Take older images of this kind away, and after a build older sources; return (what went, what is in use)."""

@@ -63,5 +63,5 @@ def _our_images(docker: Docker, work: Path) -> dict[str, list[str]]:
 
 
 def _our_files(work: Path) -> list[Path]:
-    logs = sorted((work / "logs").glob("llama_cpp-*.log"))
+    logs = sorted(path for name in ("llama_cpp", "model") for path in (work / "logs").glob(f"{name}-*.log"))
     return [work / SOURCES_FOLDER, work / pulled_images.PULLED_RECORD, work / LOCK, work / CONTEXT, *logs]

@@ -151,8 +151,8 @@ def short_ref(ref: str) -> str:
     return ref[:9] if is_commit(ref) else ref
 
 
-def check_request(request: BuildRequest) -> None:
-    """Refuse what cannot be built, before anything changes."""
+def check_request(request: BuildRequest, builds: bool = True) -> None:
+    """Refuse what cannot be built, before anything changes; what only names an image (not ``builds``) may say less."""
     if not re.fullmatch(r"[\w][\w./-]{0,199}", request.ref) or ".." in request.ref:
         raise BadInput(
             f"ref {request.ref!r} is not a commit, tag or branch name; write one like {DEFAULT_REF[:12]} in full."
@@ -168,17 +168,17 @@ def check_request(request: BuildRequest) -> None:
             f"variant {request.variant} cannot be built on {request.architecture}, "
             f"only on {' and '.join(row.architectures)}; use another variant there."
         )
-    _check_cuda(request)
+    _check_cuda(request, builds)
 
 
-def _check_cuda(request: BuildRequest) -> None:
+def _check_cuda(request: BuildRequest, builds: bool) -> None:
     for architecture in request.architectures:
         if not re.fullmatch(r"\d{2,3}[af]?-(real|virtual)", architecture):
             raise BadInput(f"architectures: {architecture!r} is not of the form 86-real or 86-virtual.")
     for toolkit in request.toolkits:
         if not re.fullmatch(r"\d{2}\.\d+(\.\d+)?", toolkit):
             raise BadInput(f"toolkits: {toolkit!r} is not a CUDA version such as 12.8.1.")
-    if request.variant == "cuda" and not (request.architectures and request.toolkits):
+    if builds and request.variant == "cuda" and not (request.architectures and request.toolkits):
         raise BadInput(
             "variant cuda needs architectures and toolkits; the plan gives them from the GPUs and drivers of the hosts."
         )

@@ -149,7 +149,7 @@ def dockerfile(request: BuildRequest, toolchain: Toolchain, buildkit: bool) -> s
     if toolchain.stub():
         template += _STUB
     template += _BUILD + final_stage(request.contents)
-    marks = {**_content_marks(request, toolchain), **_builder_marks(request, toolchain, buildkit)}
+    marks = {**_content_marks(request, toolchain), **_builder_marks(toolchain, buildkit)}
     return re.sub(r"@(\w+)@", lambda mark: marks[mark[1]], template)
 
 
@@ -188,7 +188,7 @@ def _environment(request: BuildRequest) -> str:
     return "".join(f"ENV {name}={value}\n" for name, value in names.items())
 
 
-def _builder_marks(request: BuildRequest, toolchain: Toolchain, buildkit: bool) -> dict[str, str]:
+def _builder_marks(toolchain: Toolchain, buildkit: bool) -> dict[str, str]:
     # a foreign repository of an SDK image may be out of reach, and nothing is taken from it
     foreign = "rm -f /etc/apt/sources.list.d/cuda* && " if toolchain.kind == "image" and toolchain.cuda else ""
     if not buildkit:

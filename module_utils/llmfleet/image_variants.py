@@ -109,7 +109,7 @@ VARIANTS: t.Mapping[str, Variant] = {
     ),
     "vulkan": Variant(
         "Vulkan",
-        packages=("glslc", "libvulkan-dev", "spirv-headers", "mesa-vulkan-drivers"),
+        packages=("glslc", "libvulkan-dev", "mesa-vulkan-drivers", "spirv-headers"),
         flags=("-DGGML_VULKAN=ON",),
         loaded=("/usr/lib/*/libvulkan_*.so",),
         data=("/usr/share/vulkan/icd.d",),

@@ -105,7 +105,13 @@ def _put(job: Job, work: str, made: t.Sequence[str]) -> None:
             raise LlmfleetError(f"{os.path.join(job.folder, name)} has come to be there meanwhile; move it away")
     files = {name: made_note.mark(os.path.join(work, name)) or [] for name in made}
     before = {**job.note.outgoing, **job.note.files}
-    outgoing = {name: it for name, it in before.items() if job.note.owns(job.folder, name)}
+    # a source made here earlier has the name and the note of what is made of it: it stays, and is the user's from now
+    sources = {mount.source for mount in job.mounts}
+    outgoing = {
+        name: it
+        for name, it in before.items()
+        if job.note.owns(job.folder, name) and os.path.realpath(os.path.join(job.folder, name)) not in sources
+    }
     made_note.write(job.note_path, made_note.Note(job.recipe, files, outgoing, job.order.image))
     # the first part last: what is there under its name is whole at any time
     for name in reversed(made):

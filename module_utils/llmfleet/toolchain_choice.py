@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ansible.module_utils.llmfleet.base_image import base_references
 from ansible.module_utils.llmfleet.build_host import BuildFailed, BuildHost
 from ansible.module_utils.llmfleet.cuda_tables import ARCHITECTURES, numbers
 from ansible.module_utils.llmfleet.cuda_tables import toolkit as toolkit_row
@@ -27,10 +28,23 @@ from ansible.module_utils.llmfleet.registries import split_reference
 CUDA_IMAGES = ("docker.io/nvidia/cuda:{tag}", "docker.m.daocloud.io/nvidia/cuda:{tag}")
 UBUNTU = {"20.04": "focal", "22.04": "jammy", "24.04": "noble"}
 
+CURRENT = {"debian": "debian:trixie", "ubuntu": "ubuntu:noble"}
+"""The releases to build on where the host's own is too old or too new for a toolchain; all of them work there."""
+
+WHEELS_ON = frozenset({"debian:bookworm", "debian:trixie", "ubuntu:jammy", "ubuntu:noble"})
+"""Where nvcc of the wheels takes the distribution's compiler: gcc 16 (Debian forky) is refused, CMake 3.18 needed."""
+
+NOT_VULKAN = frozenset({"debian:bullseye", "debian:bookworm", "ubuntu:focal", "ubuntu:jammy"})
+"""Where the Vulkan headers are older than 1.3.272, without VK_EXT_layer_settings, or there is no glslc."""
+
 
 @dataclass(frozen=True)
 class Places:
-    """Where toolchains come from; ``base`` is the distribution to build on where a toolchain is no image of its own."""
+    """Where toolchains come from.
+
+    ``base`` is the host's distribution, to build on where a toolchain is no image of its own and none was asked for;
+    ``base_images`` are the images of a distribution, ``{base}`` being replaced.
+    """
 
     base: str
     base_images: tuple[str, ...]
@@ -51,6 +65,11 @@ def candidates(
 ) -> tuple[list[Toolchain], list[str]]:
     """Return the toolchains that would do, in order, and why others that exist would not."""
     row = VARIANTS[request.variant]
+    base = request.base_asked or base
+    if request.variant == "vulkan":
+        fitting = _fitting(request, base, base not in NOT_VULKAN)
+        reason = f"{base} is too old for Vulkan, {' or '.join(CURRENT.values())} are not"
+        return ([Toolchain("base", "", fitting)], []) if fitting else ([], [reason])
     if request.variant != "cuda":
         if not row.sdk:
             return [Toolchain("base", "", base)], []
@@ -68,8 +87,11 @@ def candidates(
             found += [Toolchain("image", image, distribution, toolkit.version) for image in images]
     acceptable = " or ".join(able) or "another one"
     wheels = next((version for version in able if numbers(version)[:2] == numbers(CUDA_OF_WHEELS)), "")
-    if wheels:
-        found.append(Toolchain("wheels", "", base, wheels))
+    fitting = _fitting(request, base, base in WHEELS_ON)
+    if wheels and fitting:
+        found.append(Toolchain("wheels", "", fitting, wheels))
+    elif wheels:
+        reasons.append(f"CUDA {CUDA_OF_WHEELS} is not known to work with the compiler of {base}")
     else:
         reasons.append(f"the wheels on the package index are CUDA {CUDA_OF_WHEELS}, and the hosts need {acceptable}")
     packaged = next((toolkit for toolkit in rows if base in toolkit.packages), None)
@@ -78,6 +100,13 @@ def candidates(
     else:
         reasons.append(f"{base} has no package of CUDA {acceptable}")
     return found, reasons
+
+
+def _fitting(request: BuildRequest, base: str, fits: bool) -> str:
+    """Return the distribution to build on: ``base`` if it fits, else a current one unless ``base`` was asked for."""
+    if fits or request.base_asked:
+        return base if fits else ""
+    return CURRENT[base.split(":")[0]]
 
 
 def lacks(version: str, architectures: t.Iterable[str]) -> str:
@@ -140,13 +169,13 @@ def _answering(
             host.note(_name(row), problem)
             reasons.append(f"{_name(row)}: {problem}")
             continue
-        how, reference = host.find_base(row.distribution, list(places.base_images))
+        how, reference = host.find_base(row.distribution, base_references(places.base_images, row.distribution))
         yield Chosen(replace(row, base=reference), how)
     title = VARIANTS[request.variant].title
+    reach = "let it reach a registry that has one (llama_cpp_image_cuda_images), " if request.variant == "cuda" else ""
     raise BuildFailed(
         f"There is no toolchain to build llama.cpp for {title} with on this host ({'; '.join(reasons)}); "
-        "let it reach a registry that has one (llama_cpp_image_cuda_images), build on another host "
-        "(llama_cpp_image_builder), or use llama_cpp_image_variant: cpu."
+        f"{reach}build on another host (llama_cpp_image_builder), or use llama_cpp_image_variant: cpu."
     )
 
 
@@ -166,7 +195,7 @@ def _make(host: BuildHost, request: BuildRequest, places: Places, chosen: Chosen
         return chosen
     if row.kind == "wheels":
         places.wheels.bring(WHEELS[request.architecture], context / WHEELS_FOLDER)
-    how, reference = host.make_base(row.distribution, list(places.base_images))
+    how, reference = host.make_base(row.distribution, base_references(places.base_images, row.distribution))
     return Chosen(replace(row, base=reference), how)
 
 

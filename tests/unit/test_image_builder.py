@@ -194,3 +194,33 @@ def test_an_image_that_falls_back_to_the_processor_is_refused(host, variant, sai
 def test_an_image_that_does_not_run_says_why(host, rc, err, words):
     with pytest.raises(BuildFailed, match=rf"exit status {rc}.*{words}"):
         image_builder.verify(host(Engine(rc, "", err)), "i", "cuda", "llama-server", GPU)
+
+
+MIXED = (
+    "http://mirror.example/debian/|bookworm|bookworm|main|Debian\n"
+    "http://mirror.example/debian/|bookworm-updates|bookworm-updates|main|Debian\n"
+    "http://security.example/debian-security/|bookworm-security|bookworm-security|main|Debian\n"
+    "https://download.docker.com/linux/debian/|bookworm|bookworm|stable|Docker\n"
+)
+
+
+def test_another_release_is_on_the_same_mirror():
+    found = base_image.sibling_sources(MIXED, "debian:trixie")
+    assert base_image.sources_list(found) == (
+        "deb http://mirror.example/debian/ trixie main\n"
+        "deb http://mirror.example/debian/ trixie-updates main\n"
+        "deb http://security.example/debian-security/ trixie-security main\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("listed", "wanted"),
+    [
+        (MIXED, "ubuntu:noble"),
+        ("", "debian:trixie"),
+        (MIXED + "http://m.example/debian/|sid|sid|main|Debian\n", "debian:trixie"),
+    ],
+)
+def test_no_mirror_is_guessed(listed, wanted):
+    """Another distribution is not on it, and of two releases none is the host's for certain."""
+    assert base_image.sibling_sources(listed, wanted) == []

@@ -94,6 +94,21 @@ def test_the_seeds_case_is_one_image_with_exactly_8_6():
     assert "520.61.05" in rows["gpu"]["published_why"]
 
 
+def test_what_was_made_for_others_restarts_nobody():
+    like = need("h1", "3090")
+    first = built(like, "86-real", "13.0.2", identity="sha256:1")
+    for_others = built(like, "86-real", "12.4.1", identity="sha256:2")
+    # as host_info has them, newest first
+    row = image_rounds.plan([need("h1", "3090", images=[for_others, first])])["h1"]
+    assert (row["action"], row["image"]) == ("keep", "llmfleet/llama.cpp:cuda-1")
+
+
+def test_an_image_that_is_only_pulled_needs_no_toolkit_for_its_gpus():
+    one = {**need("k80", "3090", source="pull", tag="server-cuda-mine"), "capabilities": ["3.7"]}
+    row = image_rounds.plan([one])["k80"]
+    assert (row["action"], row["tag"], row["problems"]) == ("provide", "server-cuda-mine", [])
+
+
 def test_a_mixed_fleet():
     """One toolkit serves P40 and RTX 5090 together; the host without a GPU has an image of its own kind."""
     fleet = [

@@ -189,6 +189,12 @@ def test_a_gpu_filled_to_the_brim_is_known_from_the_log():
     assert judge(listing=full) == "3/3 layers on CUDA0 (NVIDIA H200)"
 
 
+def test_a_gpu_filled_to_the_brim_is_no_missing_gpu_where_the_log_is_gone():
+    full = Answer(134, "", "CUDA error: out of memory\n")
+    assert judge(log="all slots are idle", listing=full, fresh=False).startswith("a GPU that is full; the log")
+    assert "finds no GPU" in refusal(log="all slots are idle", listing=full)["cause"]
+
+
 @pytest.mark.parametrize(
     ("listing", "cause", "fix"),
     [

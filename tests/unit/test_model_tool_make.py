@@ -205,6 +205,22 @@ def test_the_source_is_never_the_result(run: Run, place: Path) -> None:
     assert source.read_bytes() == big
 
 
+def test_a_source_that_was_made_here_stays(run: Run, place: Path) -> None:
+    big = place / "big"
+    big.write_bytes(SMALL + bytes(2_000_000))
+    told = {"model": str(big)}
+    whole = Path(run(dest=str(place / "small.gguf"), type="Q8_0", told=told)["path"])
+    content = whole.read_bytes()
+    split = {"source": str(whole), "dest": str(whole), "type": "keep", "split_size": "1M"}
+    made = run(**split)
+    assert not made.get("failed"), made
+    assert made["changed"]
+    assert len(made["files"]) > 1
+    assert whole.read_bytes() == content
+    # the same again still finds its source
+    assert not run(**split)["changed"]
+
+
 @pytest.mark.parametrize(
     ("told", "sentence"),
     [

@@ -68,7 +68,7 @@ class Host:
 
 
 def places(wheels: Wheels | None = None, base: str = "debian:bookworm") -> choice.Places:
-    return choice.Places(base, ("docker.io/library/" + base,), wheels or Wheels())
+    return choice.Places(base, ("docker.io/library/{base}",), wheels or Wheels())
 
 
 def test_nvidias_images_come_first_then_the_wheels_then_the_distribution():
@@ -104,7 +104,38 @@ def test_a_toolkit_that_does_not_compile_for_a_gpu_is_left_out_and_named():
 def test_other_back_ends_have_one_kind_of_toolchain(variant):
     rows, _reasons = choice.candidates(replace(CUDA, variant=variant), "debian:bookworm")
     assert {row.kind for row in rows} == ({"base"} if variant in ("cpu", "vulkan") else {"image"})
+    # Debian 12's headers are too old for llama.cpp's Vulkan back-end
+    assert {row.distribution for row in rows if row.kind == "base"} <= {"debian:bookworm", "debian:trixie"}
     assert not [row for row in rows if row.cuda]
+
+
+@pytest.mark.parametrize(
+    ("variant", "base", "fitting"),
+    [
+        ("cpu", "debian:bullseye", "debian:bullseye"),
+        ("vulkan", "debian:bookworm", "debian:trixie"),
+        ("vulkan", "ubuntu:jammy", "ubuntu:noble"),
+        ("vulkan", "debian:forky", "debian:forky"),
+        ("cuda", "debian:bookworm", "debian:bookworm"),
+        ("cuda", "debian:forky", "debian:trixie"),
+        ("cuda", "ubuntu:focal", "ubuntu:noble"),
+    ],
+)
+def test_a_distribution_that_is_too_old_or_too_new_is_replaced_unless_it_was_asked_for(variant, base, fitting):
+    rows, _reasons = choice.candidates(replace(CUDA, variant=variant), base, cuda_images=())
+    assert [row.distribution for row in rows] == [fitting]
+    asked, reasons = choice.candidates(replace(CUDA, variant=variant, base_asked=base), "debian:trixie", cuda_images=())
+    assert [row.distribution for row in asked] == ([base] if fitting == base else [])
+    assert any(base in reason for reason in reasons) or fitting == base
+
+
+def test_the_images_of_the_distribution_that_is_built_on_are_asked_for():
+    asked = []
+    host = Host()
+    host.find_base = lambda wanted, references: asked.append((wanted, references)) or ("pull", references[0])
+    chosen = choice.choose_toolchain(host, replace(CUDA, variant="vulkan"), places())
+    assert asked == [("debian:trixie", ["docker.io/library/debian:trixie"])]
+    assert chosen.toolchain.base == "docker.io/library/debian:trixie"
 
 
 def test_an_image_that_is_here_is_taken_before_one_that_has_to_be_pulled():

@@ -121,6 +121,8 @@ def judge(log: str, planned: int, listing: Answer | None, *, fresh: bool, varian
     devices = dict(_USING.findall(log))
     if listing is not None:
         devices = _listed(listing, log, variant) or devices
+    if listing is not None and not devices and not fresh and _STARTED not in log:
+        return "a GPU that is full; the log of its start is gone, so its layers were not counted"
     if fell_back(log) or not devices:
         raise _no_gpu(log, variant)
     names = ", ".join(f"{name} ({title})" for name, title in devices.items())
