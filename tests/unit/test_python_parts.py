@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> t.Callable[..., python_parts.PythonStore]:
     def make(
         pages: dict[str, list[str]],
         links: tuple[str, ...] = (),
-        indexes: tuple[str, ...] = ("https://pypi.org/simple",),
+        indexes: tuple[str, ...] = ("https://index.test/simple",),
     ) -> python_parts.PythonStore:
         Indexes.pages, Indexes.asked = pages, []
         nothing: t.Any = None
@@ -85,7 +85,7 @@ def test_a_local_file_is_taken_and_no_index_asked(store: Make, tmp_path: Path) -
     brought = sorted(path.name for path in (tmp_path / "context/python-wheels").iterdir())
     assert brought == [TORCH_FILE, "tqdm-4.70.1-py3-none-any.whl"]
     conf = (tmp_path / "context/site/pip.conf").read_text()
-    assert "index-url = https://pypi.org/simple\n" in conf
+    assert "index-url = https://index.test/simple\n" in conf
     assert "find-links =\n    https://pages.example/\n" in conf
     assert "cert = /run/llmfleet/ca.crt" in conf
     assert str(links) not in conf
@@ -132,7 +132,7 @@ def test_an_index_of_the_host_goes_first(store: Make, tmp_path: Path) -> None:
 
 def test_nothing_that_has_it_is_a_sentence_with_every_reason(store: Make, tmp_path: Path) -> None:
     other = "torch-2.0.0+cpu-cp311-cp311-linux_x86_64.whl"
-    found = store({"https://pypi.org/simple/torch": [other]})
+    found = store({"https://index.test/simple/torch": [other]})
     problem = found.missing()
     assert f"The contents full need torch {TORCH} for x86_64, and no place has it" in problem
     assert "it does not list that version" in problem
