@@ -6,8 +6,6 @@ Python is involved in their use. Edge code in ``WheelStore``, which reads indexe
 
 from __future__ import annotations
 
-import os
-import shutil
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,7 +14,7 @@ from pathlib import Path
 from ansible.module_utils.llmfleet import image_source as src
 from ansible.module_utils.llmfleet.image_source import SourceError
 from ansible.module_utils.llmfleet.pip_places import PipPlaces, local_path
-from ansible.module_utils.llmfleet.source_fetch import Fetcher
+from ansible.module_utils.llmfleet.source_fetch import Fetcher, link_or_copy
 
 CUDA_OF_WHEELS = "13.0"
 """The oldest CUDA whose compiler is on the index, and with it the one that asks for the oldest driver (580)."""
@@ -147,11 +145,3 @@ class WheelStore:
         if not page.is_file():
             return []
         return src.parse_index(page.read_text(encoding="utf-8", errors="replace"), "text/html", page.as_uri())
-
-
-def link_or_copy(kept: Path, target: Path) -> None:
-    """Put the file ``kept`` at ``target`` too, without taking room where the file system can."""
-    try:
-        os.link(kept, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(kept, target)

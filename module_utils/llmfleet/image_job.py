@@ -51,7 +51,6 @@ class ImageJob:
         self.params, self.check_mode, self.run = params, check_mode, run
         self.work = Path(params["work_dir"])
         self.docker = Docker(run, edge.find_program(params["docker_cli"]))
-        self.gpu = self._gpu()
         if params["keep"] < 0:
             raise BadInput(f"keep is a number of images, 0 or more, not {params['keep']}.")
         rows = list(src.DEFAULT_SOURCES) if params["sources"] is None else params["sources"]
@@ -159,7 +158,7 @@ class ImageJob:
         request = self.request
         if choice.action == "pull":
             try:
-                pull_image(host, choice.image, request.variant, request.programs()[0], self.gpu)
+                pull_image(host, choice.image, request.variant, request.programs()[0], self._gpu())
             except BuildFailed as problem:
                 if self.params["source"] == "pull":
                     raise
@@ -188,9 +187,9 @@ class ImageJob:
                 image_request.LABEL_SOURCE: fetched.source.label(),
                 base.LABEL_BASE: f"{chosen.toolchain.base} {self._image_id(chosen.toolchain.base)}",
                 "org.opencontainers.image.title": "llama.cpp",
-                image_result.LABEL_REVISION: fetched.commit or self.request.ref,
+                image_request.LABEL_REVISION: fetched.commit or self.request.ref,
             }
-            how = Settings(engine.buildkit, engine.jobs(p["jobs"]), ca_bundle(p["ca_bundle"]), labels, self.gpu)
+            how = Settings(engine.buildkit, engine.jobs(p["jobs"]), ca_bundle(p["ca_bundle"]), labels, self._gpu())
             build_image(host, self.request, chosen.toolchain, context, how)
         return {
             **image_result.toolchain(chosen),

@@ -208,7 +208,7 @@ def commit_in_use(images: t.Sequence[Data]) -> str:
     """Return the ref that the newest image built here was made of, "" when there is none; ``images`` of host_info."""
     for image in images:
         if image_request.LABEL_RECIPE in image["labels"]:
-            return str(image["labels"].get("org.opencontainers.image.revision", ""))
+            return str(image["labels"].get(image_request.LABEL_REVISION, ""))
     return ""
 
 

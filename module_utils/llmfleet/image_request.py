@@ -33,6 +33,7 @@ LABEL_CONTENTS = "io.llmfleet.contents"
 LABEL_CUDA = "io.llmfleet.cuda"
 LABEL_ARCHITECTURES = "io.llmfleet.architectures"
 LABEL_CPU_LEVEL = "io.llmfleet.cpu-level"
+LABEL_REVISION = "org.opencontainers.image.revision"
 
 _FA_ALL_QUANTS = "-DGGML_CUDA_FA_ALL_QUANTS=ON"
 

@@ -11,8 +11,6 @@ from ansible.module_utils.llmfleet.toolchain_choice import Chosen
 
 Data = dict[str, t.Any]
 
-LABEL_REVISION = "org.opencontainers.image.revision"
-
 
 def describe(
     choice: Choice, images: t.Sequence[t.Mapping[str, t.Any]], request: BuildRequest, pruned: t.Sequence[str]
@@ -23,7 +21,7 @@ def describe(
     """
     image = next((row for row in images if choice.image in row["references"]), None)
     labels = image["labels"] if image else {}
-    revision = labels.get(LABEL_REVISION, request.ref)
+    revision = labels.get(image_request.LABEL_REVISION, request.ref)
     code = labels.get(image_request.LABEL_ARCHITECTURES, "").split(";") if image else request.architectures
     before: Data = {"image": choice.image if choice.action == "keep" else None}
     after: Data = {"image": choice.image}

@@ -13,12 +13,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ansible.module_utils.llmfleet import image_source as src
-from ansible.module_utils.llmfleet.cuda_wheels import link_or_copy
 from ansible.module_utils.llmfleet.image_source import SourceError
 from ansible.module_utils.llmfleet.image_template import PYTHON_FOLDER, SITE_FOLDER
 from ansible.module_utils.llmfleet.pip_places import PipPlaces, local_path
 from ansible.module_utils.llmfleet.python_scripts import TORCH
-from ansible.module_utils.llmfleet.source_fetch import Fetcher
+from ansible.module_utils.llmfleet.source_fetch import Fetcher, link_or_copy
 from ansible.module_utils.llmfleet.source_host import package_places
 
 if t.TYPE_CHECKING:
