@@ -145,6 +145,9 @@ from ansible.module_utils.llmfleet.timed_run import Answer, timed_run
 from ansible.module_utils.llmfleet.tool_container import Sandbox, explain, find_image, run_argv
 from ansible.module_utils.llmfleet.wanted import device_groups, gpu_access
 
+TRIES = 20
+"""How often to ask a model that is faster than the program prints; see ``tool_prompt.whole``."""
+
 ARGUMENT_SPEC: dict[str, t.Any] = {
     "model": {"type": "path", "required": True},
     "prompt": {"type": "str", "required": True},
@@ -186,16 +189,19 @@ def answer(docker: Docker, sandbox: Sandbox, ask: tool_prompt.Ask, model: str, t
             mounts.append(Mount(path, target))
         asking = replace(sandbox, mounts=tuple(mounts))
         argv = run_argv(asking, "llama-completion", tool_prompt.argv(ask, model))
-        try:
-            said = timed_run([docker.executable, *argv], timeout)
-        finally:
-            # the end of the client is not that of the container
-            docker.attempt("rm", "--force", sandbox.name)
-    if said.timed_out:
-        raise LlmfleetError(f"no answer in {timeout} s; raise timeout, or lower max_tokens")
-    if said.rc:
-        raise LlmfleetError(explain(said.rc, f"{said.out}\n{said.err}"))
-    return said
+        for _ in range(TRIES):
+            try:
+                said = timed_run([docker.executable, *argv], timeout)
+            finally:
+                # the end of the client is not that of the container
+                docker.attempt("rm", "--force", sandbox.name)
+            if said.timed_out:
+                raise LlmfleetError(f"no answer in {timeout} s; raise timeout, or lower max_tokens")
+            if said.rc:
+                raise LlmfleetError(explain(said.rc, f"{said.out}\n{said.err}"))
+            if tool_prompt.whole(said.out):
+                return said
+    raise LlmfleetError(f"llama-completion ended {TRIES} times before it had printed the answer; try again")
 
 
 def sandbox_of(params: t.Mapping[str, t.Any], docker: Docker, files: t.Sequence[str], uid: int) -> Sandbox:

@@ -83,6 +83,15 @@ def reply(out: str) -> str:
     return _END.sub("", out).strip()
 
 
+def whole(out: str) -> bool:
+    """Whether all of the model's words were printed, which two ends of line follow.
+
+    The program prints in a thread of its own and does not wait for it when it ends (upstream issue 22142), so a model
+    that is done within milliseconds loses its last words, or all of them.
+    """
+    return out.endswith("\n\n")
+
+
 def ended(out: str) -> bool:
     """Whether the model ended by itself, rather than at the last token allowed."""
     return _END.search(out) is not None

@@ -106,6 +106,7 @@ def test_a_gpu_that_is_not_used_is_a_failure(run: Run) -> None:
             {"fail": {"llama-completion": [127, 'exec: "/app/llama-completion": stat']}},
             "the image has no llama-completion",
         ),
+        ({}, {"says": "Because of"}, "ended 20 times before it had printed the answer"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence(
