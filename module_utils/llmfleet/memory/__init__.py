@@ -1,0 +1,1 @@
+"""How much memory a model needs, and with which settings it fits. Pure."""
