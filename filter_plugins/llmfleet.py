@@ -26,7 +26,7 @@ FILTERS = {
     "llmfleet_gpu_self_test": "gpu_self_test.judge",
     "llmfleet_image_commit": "image_need.commit_in_use",
     "llmfleet_image_fleet": "image_rounds.plan",
-    "llmfleet_image_need": "image_need.make",
+    "llmfleet_image_need": "image_fleet.need",
     "llmfleet_image_peers": "image_peers.spread",
     "llmfleet_image_plan": "image_plan.settle",
     "llmfleet_image_wish": "image_need.wish",
@@ -65,6 +65,12 @@ def on_plain_data(place: str) -> t.Callable[..., t.Any]:
         return asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
 
     return call
+
+
+def preload() -> None:
+    """Import what the filters stand on, for processes that are forked from this one."""
+    for place in FILTERS.values():
+        importlib.import_module(f"ansible.module_utils.llmfleet.{place.rpartition('.')[0]}")
 
 
 class FilterModule:

@@ -62,6 +62,16 @@ the native code of the group, ``tag`` is that of the published image that suits,
 ``answer``, in the leader's row, is what the builder has said to this (image_rounds)."""
 
 
+def need(facts: Data, inputs: Data, host: str, wanted: str = image_need.ANY) -> Data:
+    """Return ``image_need.make`` with ``settled``: the host's row where it does not depend on other hosts, else {}.
+
+    Where all hosts of a play have one, nothing is left to arrange: most runs find every image in its place.
+    """
+    made = image_need.make(facts, inputs, host, wanted)
+    row = _first_row(made)
+    return {**made, "settled": row if row["action"] else {}}
+
+
 def arrange(needs: t.Sequence[Data]) -> dict[str, Data]:
     """Return {host: row} for the needs of all hosts of a play.
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -54,3 +57,13 @@ def test_results_are_data():
     }
     verdict = PLUGIN.FilterModule().filters()["llmfleet_vllm_image"](host)
     assert sorted(verdict) == ["fix", "tag", "why"]
+
+
+def test_the_callback_imports_what_the_filters_stand_on():
+    code = (
+        "import sys; from ansible.plugins.loader import callback_loader; "
+        "callback_loader.get('llmfleet_preload'); "
+        "assert 'ansible.module_utils.llmfleet.plan' in sys.modules"
+    )
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -54,7 +54,7 @@ def need(name, *cards, driver="580.95.05", cuda="13.0", wanted="any", cpus=8, le
         parts["platform"] = {"architecture": "aarch64"}
         parts["machine"]["cpu_level"] = "armv8.2-a"
     facts = host("distro", docker={"disk_free_bytes": free}, **parts)
-    return image_need.make(facts, {**INPUTS, **inputs}, name, wanted)
+    return image_fleet.need(facts, {**INPUTS, **inputs}, name, wanted)
 
 
 def built(like, code="", toolkit="", level="x86-64-v3", identity="sha256:1", **labels):
@@ -92,6 +92,16 @@ def test_the_seeds_case_is_one_image_with_exactly_8_6():
     assert rows["gpu"]["architectures"] == ["86-real"]
     assert rows["gpu"]["toolkits"] == ["11.8.0"]
     assert "520.61.05" in rows["gpu"]["published_why"]
+
+
+def test_a_host_that_depends_on_no_other_is_settled_alone():
+    like = need("h1", "3090")
+    alone = [need("h1", "3090", images=[built(like, "86-real", "13.0.2")]), need("h2", wanted="none")]
+    assert {one["host"]: one["settled"] for one in alone} == image_rounds.plan(alone)
+    assert actions(image_rounds.plan(alone)) == {"h1": "keep", "h2": "none"}
+    assert like["settled"] == {}
+    refused = need("h3", level="x86-64-v2", cpu_level="x86-64-v4")
+    assert refused["settled"]["action"] == "refuse"
 
 
 def test_what_was_made_for_others_restarts_nobody():
