@@ -7,8 +7,8 @@ name: llmfleet_preload
 type: aggregate
 short_description: Imports the code of llmfleet's filters once
 description:
-  - Ansible evaluates the templates of each task in a process of its own. Those are forked from the main process, so what
-    is imported there need not be imported by each of them, which saves a tenth of a run that changes nothing.
+  - Ansible evaluates the templates of each task in a process of its own. Those are forked from the main process, so
+    what is imported there need not be imported by each of them, which saves a tenth of a run that changes nothing.
   - Prints nothing, and without it everything works the same.
 author:
   - llmfleet contributors (@llmfleet)
