@@ -155,11 +155,7 @@ def check(params: t.Mapping[str, t.Any]) -> None:
     for name in ("path", "directory"):
         if params[name] and not os.path.isabs(params[name]):
             raise BadInput(f"`{name}` must be an absolute path, not {params[name]!r}")
-    if not 0 <= params["port"] <= 65535:
-        raise BadInput(f"`port` must be from 0 to 65535, not {params['port']}")
-    if not 1 <= params["idle_timeout"] <= 86400:
-        raise BadInput(f"`idle_timeout` must be from 1 to 86400 seconds, not {params['idle_timeout']}")
-    image_share.check_addresses([*filter(None, [params["bind"]]), *params["addresses"]])
+    image_share.check_listening(params["bind"], params["port"], params["addresses"], params["idle_timeout"])
 
 
 def start(params: t.Mapping[str, t.Any], check_mode: bool) -> dict[str, t.Any]:

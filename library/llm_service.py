@@ -30,7 +30,7 @@ options:
     default: ""
   model_path:
     description:
-      - The model file on the host. Required to start a service.
+      - The model on the host, a GGUF file or, for vllm, a folder. Required to start a service.
     type: path
     default: ""
   gpus:
@@ -46,9 +46,13 @@ options:
       - Where secret files of services are kept, one folder a service.
     type: path
     default: /var/lib/llmfleet/services
-  docker_cli:
+  cache_directory:
     description:
-      - The docker client to use.
+      - Where engines that compile at their start keep what they made, one folder an engine.
+    type: path
+    default: /var/lib/llmfleet/cache
+  docker_cli:
+    description: The docker client to use.
     type: str
     default: docker
 attributes:
@@ -152,6 +156,7 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "model_path": {"type": "path", "default": ""},
     "gpus": {"type": "str", "choices": ["", *spec.GPU_ACCESS], "default": ""},
     "directory": {"type": "path", "default": "/var/lib/llmfleet/services"},
+    "cache_directory": {"type": "path", "default": spec.CACHES},
     "docker_cli": {"type": "str", "default": "docker"},
 }
 
@@ -195,6 +200,7 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
             salt=before["salt"] if before else random_secrets.token_hex(8),
             foresee=module.check_mode,
             gpus=module.params["gpus"],
+            caches=module.params["cache_directory"],
         )
         secrets = launch.secrets
     seen = [lifecycle.describe(containers[suffix], specs[suffix]) for suffix in ("", lifecycle.PREVIOUS)]

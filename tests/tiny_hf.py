@@ -32,23 +32,33 @@ NAMES = {
 """Names of tensors in llama.cpp and in transformers."""
 
 
-def write(folder: Path, *, layers: int = 2, dim: int = 64, shards: int = 1) -> Path:
-    """Write the model into ``folder``; ``dim`` 256 is the smallest that K-quants apply to."""
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+
+
+def write(
+    folder: Path, *, layers: int = 2, dim: int = 64, shards: int = 1, head_dim: int = 16, kind: str = "llama"
+) -> Path:
+    """Write the model into ``folder``; ``dim`` 256 is the smallest that K-quants apply to.
+
+    vLLM computes on a CPU with a ``head_dim`` of 32 and more only. ``kind`` is one of ARCHITECTURES; what Qwen's models
+    have besides (biases, norms of heads) changes nothing in what is computed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = tiny_gguf.vocabulary()
     rows = list(tiny_gguf.tensors(len(vocabulary), layers, dim))
     draw = random.Random(1).random
     weights = {_renamed(name): (shape, b"".join(_floats(row) for row in make(draw))) for name, shape, make in rows}
-    heads = dim // 16
+    heads = dim // head_dim
+    weights.update(_additions(kind, layers, dim, head_dim))
     config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [ARCHITECTURES[kind]],
+        "model_type": kind,
         "hidden_size": dim,
         "intermediate_size": 2 * dim,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": heads // 2,
-        "head_dim": 16,
+        "head_dim": head_dim,
         "max_position_embeddings": tiny_gguf.CONTEXT_LENGTH,
         "vocab_size": len(vocabulary),
         "rms_norm_eps": 1e-5,
@@ -85,6 +95,17 @@ def write(folder: Path, *, layers: int = 2, dim: int = 64, shards: int = 1) -> P
         index.update(dict.fromkeys(part, file))
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     return folder
+
+
+def _additions(kind: str, layers: int, dim: int, head_dim: int) -> dict[str, tuple[tuple[int, ...], bytes]]:
+    found: dict[str, tuple[tuple[int, ...], bytes]] = {}
+    for layer in range(layers):
+        place = f"model.layers.{layer}.self_attn"
+        for name, length in (("q", dim), ("k", dim // 2), ("v", dim // 2)) if kind == "qwen2" else ():
+            found[f"{place}.{name}_proj.bias"] = ((length,), _floats([0.0] * length))
+        for name in ("q", "k") if kind == "qwen3" else ():
+            found[f"{place}.{name}_norm.weight"] = ((head_dim,), _floats([1.0] * head_dim))
+    return found
 
 
 def _renamed(name: str) -> str:

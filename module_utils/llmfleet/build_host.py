@@ -160,7 +160,7 @@ def disk_problem(
     for place, free, need in needs:
         if free is not None and free < need:
             return (
-                f"Building llama.cpp needs {need / GIB:.1f} GiB of disk at {place}, but {free / GIB:.1f} GiB are free; "
+                f"Building an image needs {need / GIB:.1f} GiB of disk at {place}, but {free / GIB:.1f} GiB are free; "
                 "free some space there, or move it to a larger disk."
             )
     return ""

@@ -1,13 +1,13 @@
-"""Serves the chunks of one archive to hosts that know a token, and ends when nobody asks any more.
+"""Serves the chunks of one archive or model to hosts that know a token, and ends when nobody asks any more.
 
-A program of its own: other code passes its source to ``python3 -I -c`` and its settings, as JSON, to its standard
-input. It answers with one line of JSON, {"pid", "port"} or {"error"}, and goes on in the background. Standard library
-only, nothing of Ansible; only what Python 3.8 has too.
+A program of its own, with chunk_in_place.py: other code passes the sources and, as JSON, the settings to the standard
+input of ``python3 -I -c``. It answers with one line of JSON, {"pid", "port"} or {"error"}, and goes on in the
+background. Standard library only, nothing of Ansible; only what Python 3.8 has too.
 
 GET /<token>/<n>[?wait=<seconds>] gives 200 and chunk n; 503 while n is still to come, after having waited for it, with
 X-Bytes: how much is here by now, so that one who waits sees whether it is worth it; 404 when it will not come; 403
-without the token. Nothing else is served. Chunks lie in one file, one after the other, or, where they are still being
-received, in a folder, each under its sha256 once it has been checked.
+without the token. Nothing else is served. Chunks of an archive lie in one file, one after the other, or, where they are
+still being received, in a folder, each under its sha256 once it has been checked. Those of a model lie in its files.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import os
 import re
 import socket
 import socketserver
-import sys
 import threading
 import time
 import typing as t
 from contextlib import suppress
+
+from ansible.module_utils.llmfleet.chunk_in_place import InPlace
 
 MOST_CONNECTIONS = 64
 LONGEST_WAIT = 20
@@ -219,11 +220,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if place is None:
             self._say(503)
             return
-        path, offset, size = place
         try:
-            file = open(path, "rb")  # noqa: SIM115
-        except OSError:
-            self._say(404)  # removed a moment ago
+            path, offset, size = place
+            try:
+                file = open(path, "rb")  # noqa: SIM115
+            except OSError:  # moved a moment ago, as a model is when it is whole
+                path, offset, size = self.server.store.find(number) or place
+                file = open(path, "rb")  # noqa: SIM115
+        except (OSError, LookupError):
+            self._say(404)  # removed
             return
         with file:
             self.send_response_only(200)
@@ -247,6 +252,10 @@ def open_store(settings: dict[str, t.Any]) -> tuple[t.Any, int]:
     """Return where the chunks are, and how many."""
     with open(settings["record"], encoding="utf-8") as file:
         record = json.load(file)
+    if settings.get("incoming"):
+        return InPlace(record, settings["incoming"], settings["snapshot"]), sum(
+            len(f["chunks"]) for f in record["files"]
+        )
     chunks = record.get("archive", record)["chunks"]
     sizes, names = [int(row["bytes"]) for row in chunks], [str(row["sha256"]) for row in chunks]
     if settings.get("file"):
@@ -286,9 +295,8 @@ def watch(server: Server, settings: dict[str, t.Any]) -> None:
         os._exit(0)  # daemon threads may hang in a dead connection
 
 
-def main() -> None:
-    """Read the settings, bind, say where, and serve in the background."""
-    settings = json.load(sys.stdin)
+def main(settings: dict[str, t.Any]) -> None:
+    """Bind, say where, and serve in the background."""
     try:
         store, count = open_store(settings)
         server = bind(settings, store, count)
@@ -318,7 +326,3 @@ def main() -> None:
         json.dump({"pid": state["pid"], "port": state["port"]}, answer)
     threading.Thread(target=watch, args=(server, settings), daemon=True).start()
     server.serve_forever()
-
-
-if __name__ == "__main__":
-    main()

@@ -46,7 +46,7 @@ def check_device(
     log = out + err
     fresh = time.time() < first + START_SECONDS
     listing = None
-    if fresh or not engine.OFFLOAD.proven_by_log(log):
+    if engine.OFFLOAD.LIST_DEVICES and (fresh or not engine.OFFLOAD.proven_by_log(log)):
         argv = [docker.executable, "exec", container["Id"], _program(container), *engine.OFFLOAD.LIST_DEVICES]
         listing = run(argv, LIST_SECONDS)
         if re.search("is not running|is restarting|No such container", listing.err):

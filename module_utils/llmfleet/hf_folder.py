@@ -120,7 +120,7 @@ def _files(real: str, reader_uid: int) -> list[str]:
             _check_file(os.path.join(folder, name), shown, reader_uid)
             found.append(shown)
     if not _readable(os.stat(real), reader_uid, stat.S_IXUSR | stat.S_IRUSR):
-        raise BadInput(f"the folder may not be read by the user {reader_uid} that converts; `chmod o+rx` it")
+        raise BadInput(f"the folder may not be read by the user {reader_uid}; `chmod o+rx` it")
     return found
 
 
@@ -136,7 +136,7 @@ def _check_file(path: str, shown: str, reader_uid: int) -> None:
         raise BadInput(f"{shown} may not be read; correct its permissions, or run with become") from None
     if stat.S_ISREG(status.st_mode) and not _readable(status, reader_uid, stat.S_IRUSR):
         raise BadInput(
-            f"{shown} has mode {stat.S_IMODE(status.st_mode):04o}, so the user {reader_uid} that converts may not read "
+            f"{shown} has mode {stat.S_IMODE(status.st_mode):04o}, so the user {reader_uid} may not read "
             f"it; `chmod -R o+rX` the folder"
         )
 

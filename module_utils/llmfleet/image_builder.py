@@ -119,17 +119,27 @@ def write_context(
     tools.mkdir(exist_ok=True)
     # the packages of an SDK come from a repository that only its own image knows
     foreign = toolchain.kind == "image" and not toolchain.cuda
-    sources, dump = [] if foreign else host.apt_sources(toolchain.distribution), host.apt_dump()
+    sources = [] if foreign else host.apt_sources(toolchain.distribution)
     if toolchain.kind == "packages":
         sources = base.with_components(sources, base.CUDA_COMPONENTS[toolchain.distribution.split(":")[0]])
+    around = write_site(host, site, sources, how)
+    buildkit = how.buildkit != "none"
+    for name, text in scripts(toolchain, request.contents).items():
+        (tools / name).write_text(text, encoding="utf-8")
+    (context / "Dockerfile").write_text(dockerfile(request, toolchain, buildkit), encoding="utf-8")
+    return around
+
+
+def write_site(
+    host: BuildHost, site: Path, sources: t.Sequence[base.AptSource], how: Settings
+) -> tuple[list[str], str]:
+    """Write the host's own apt and CA files into ``site``; return the proxies' names and the network to build in."""
+    dump = host.apt_dump()
     ca = Path(how.ca_bundle).read_bytes() if how.ca_bundle else b""
     buildkit = how.buildkit != "none"
     (site / "apt.conf").write_text(base.apt_conf(dump, bool(sources), bool(ca), buildkit), encoding="utf-8")
     (site / "sources.list").write_text(base.sources_list(sources), encoding="utf-8")
     (site / "ca.crt").write_bytes(ca)
-    for name, text in scripts(toolchain, request.contents).items():
-        (tools / name).write_text(text, encoding="utf-8")
-    (context / "Dockerfile").write_text(dockerfile(request, toolchain, buildkit), encoding="utf-8")
     proxies = proxy_names(host.environment)
     addresses = (*(host.environment[name] for name in proxies), *base.apt_proxies(dump).values())
     return proxies, base.build_network(addresses)

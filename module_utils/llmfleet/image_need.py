@@ -198,7 +198,8 @@ def _published(need: Data, inputs: Data) -> None:
 
 def wish(raw_services: t.Any) -> str:
     """Return for which devices the services of a host want the image (any, cpu, none). Raises BadInput."""
-    devices = {one.device for one in parse_all(raw_services) if one.state == "started" and not one.image}
+    own = [one for one in parse_all(raw_services) if one.engine == "llama_server" and not one.image]
+    devices = {one.device for one in own if one.state == "started"}
     if not devices:
         return NONE
     return CPU if devices == {CPU} else ANY

@@ -17,6 +17,8 @@ from ansible.module_utils.llmfleet.image_prune import SOURCES_FOLDER, Image, tak
 from ansible.module_utils.llmfleet.image_request import LABEL_STAGE
 
 OUR_PREFIX = "llmfleet/"
+VLLM_PREFIX = "llmfleet/vllm:"
+"""Of the module vllm_image; they stand on the same base image and have its label."""
 LABELS = (LABEL_BUILD_KEY, LABEL_BASE, LABEL_STAGE)
 
 
@@ -54,7 +56,9 @@ def _our_images(docker: Docker, work: Path) -> dict[str, list[str]]:
             names = found.setdefault(identity, [])
             name = identity if "<none>" in name else name
             # an image someone builds on top of ours inherits its labels, and is not ours
-            mine = name.startswith(OUR_PREFIX) or (name == identity and label == LABEL_STAGE)
+            mine = (name.startswith(OUR_PREFIX) and not name.startswith(VLLM_PREFIX)) or (
+                name == identity and label == LABEL_STAGE
+            )
             if mine and name not in names:
                 names.append(name)
     for name, image in images_present(docker, sorted(pulled_images.read(work))).items():

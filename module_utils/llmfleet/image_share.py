@@ -1,4 +1,4 @@
-"""Starting, finding and ending the processes that serve the chunks of an archive to other hosts. Edge code."""
+"""Starting, finding and ending the processes that serve chunks of archives and models to other hosts. Edge code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typing as t
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ansible.module_utils.llmfleet import chunk_server
+from ansible.module_utils.llmfleet import chunk_in_place, chunk_server
 from ansible.module_utils.llmfleet.addresses import lan_address
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
 from ansible.module_utils.llmfleet.image_archive import SIDECAR, read_sidecar
@@ -24,6 +24,15 @@ from ansible.module_utils.llmfleet.image_chunks import Archive
 FILE_STATE = ".share.json"
 START_SECONDS = 20
 END_SECONDS = 2
+
+_PROGRAM = """
+import json, sys, types
+sources, settings = json.load(sys.stdin)
+for name, source in sources:
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(source, name, "exec"), module.__dict__)
+module.main(settings)
+"""
 
 
 def folder_of(directory: str, archive: Archive) -> str:
@@ -46,12 +55,17 @@ def prepare_folder(directory: str, archive: Archive) -> str:
 
 @dataclass(frozen=True)
 class Share:
-    """What is or will be shared: one archive file, or the folder in which its chunks arrive."""
+    """What is or will be shared: one archive file, the folder in which its chunks arrive, or the files of a model.
+
+    Those of a model lie in ``snapshot``, and until all have arrived in ``incoming``.
+    """
 
     state: str
     record: str
     file: str = ""
     folder: str = ""
+    incoming: str = ""
+    snapshot: str = ""
 
     @classmethod
     def of_file(cls, path: str) -> Share:
@@ -82,6 +96,7 @@ class Share:
         settings = {
             "bind": bind, "port": port, "idle_timeout": idle_timeout, "token": secrets.token_urlsafe(24),
             "state": self.state, "record": self.record, "file": self.file, "folder": self.folder,
+            "incoming": self.incoming, "snapshot": self.snapshot,
         }  # fmt: skip
         said = self._run(settings)
         if said.get("error"):
@@ -96,12 +111,13 @@ class Share:
 
     @staticmethod
     def _run(settings: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-        # its source, as the file it came from is gone with the module; its settings by stdin, as arguments are public
-        argv = [sys.executable or "python3", "-I", "-c", inspect.getsource(chunk_server)]
+        # sources, as the files they came from are gone with the module; all by stdin, as arguments are public
+        argv = [sys.executable or "python3", "-I", "-c", _PROGRAM]
+        sources = [[module.__name__, inspect.getsource(module)] for module in (chunk_in_place, chunk_server)]
         try:
             done = subprocess.run(
                 argv,
-                input=json.dumps(settings),
+                input=json.dumps([sources, settings]),
                 capture_output=True,
                 text=True,
                 timeout=START_SECONDS,
@@ -149,6 +165,15 @@ def reachable_at(bind: str, given: t.Sequence[str]) -> list[str]:
     versions = [4, 6] if bind in ("", "::") else [4]
     found = (lan_address(version) for version in versions)
     return list(dict.fromkeys([*given, *(address for address in found if address)]))
+
+
+def check_listening(bind: str, port: int, addresses: t.Sequence[str], idle_timeout: int) -> None:
+    """Raise BadInput for values that mean nothing to a server."""
+    if not 0 <= port <= 65535:
+        raise BadInput(f"`port` must be from 0 to 65535, not {port}")
+    if not 1 <= idle_timeout <= 86400:
+        raise BadInput(f"`idle_timeout` must be from 1 to 86400 seconds, not {idle_timeout}")
+    check_addresses([*filter(None, [bind]), *addresses])
 
 
 def check_addresses(addresses: t.Sequence[str]) -> None:

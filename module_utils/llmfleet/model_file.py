@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import json
 import os
-import re
 import stat
 import typing as t
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from ansible.module_utils.llmfleet.constants import RUN_UID
 from ansible.module_utils.llmfleet.errors import BadInput
 
 _MIB = 1 << 20
-_PART = re.compile(r"(.*-)(\d{5})-of-(\d{5})\.gguf")
 
 
 @dataclass(frozen=True)
@@ -107,13 +105,7 @@ def _models_in(folder: str) -> list[str]:
 
 
 def _other_parts(path: str, count: int) -> list[str]:
-    found = _PART.fullmatch(path)
-    if not found or int(found.group(2)) != 1 or int(found.group(3)) != count:
-        raise BadInput(
-            f"the file is the first of {count} parts, and engines find the others only when it is called "
-            f"...-00001-of-{count:05d}.gguf; give the parts their names back"
-        )
-    files = [f"{found.group(1)}{number:05d}-of-{count:05d}.gguf" for number in range(2, count + 1)]
+    files = gguf.part_names(path, count)[1:]
     for file in files:
         if not os.path.exists(file):
             raise BadInput(f"the model has {count} files and {os.path.basename(file)} is missing beside the first part")

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
+import time
 import typing as t
 import urllib.request
 from dataclasses import dataclass
 
 from ansible.module_utils.llmfleet import gguf, model_file, tiny_gguf
-from ansible.module_utils.llmfleet.download import Download
 from ansible.module_utils.llmfleet.errors import BadInput
+from ansible.module_utils.llmfleet.hub.manifest import RepoFile
+from ansible.module_utils.llmfleet.hub.reply import UNKNOWN
+from ansible.module_utils.llmfleet.hub.transfer import Transfer, kept
+from ansible.module_utils.llmfleet.hub.web import UrlOpener
 from ansible.module_utils.llmfleet.model_ref import ModelRef
+
+CONNECTIONS = 4
+"""To one server that is nobody's content network."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +68,9 @@ class Store:
             if digest == self._ref.sha256:
                 return self._keep(noted)
             why = f"the file there has the sha256 {digest}"
-        elif os.path.isfile(self._partial):
-            why = f"{os.path.getsize(self._partial)} bytes are there from an interrupted run"
         else:
-            why = "it is not there"
+            left = kept([self._file], self._partial) if action == "download" else 0
+            why = f"{left} bytes are there from an interrupted run" if left else "it is not there"
         before, after = f"{self.path}: {why}\n", f"{self.path}: sha256 {self._ref.sha256}\n"
         return Outcome(True, action, why, self._bring(action), before, after)
 
@@ -75,7 +82,7 @@ class Store:
             there = [path for path in there if path != self.path]
         if there and not self._dry_run:
             for path in there:
-                os.unlink(path)
+                shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
             if not os.listdir(self._folder):
                 os.rmdir(self._folder)
         before = "".join(f"{path}\n" for path in there)
@@ -133,10 +140,36 @@ class Store:
         if action == "generate":
             self._generate()
         else:
-            Download(
-                self._ref.model, self._ref.sha256, self._partial, self._timeout, gguf.check_start, self._open_url
-            ).run(self._put)
+            self._download()
         return model_file.read(self.path)
+
+    @property
+    def _file(self) -> RepoFile:
+        return RepoFile(self._ref.file_name, UNKNOWN, self._ref.sha256)
+
+    def _download(self) -> None:
+        """Download into a folder of its own, which an interrupted run leaves behind and the next one continues."""
+        file = self._file
+        if os.path.isfile(self._partial):
+            os.unlink(self._partial)  # of a version of this module that kept partial files there
+        opener = UrlOpener({file.path: self._ref.model}, self._timeout, self._open_url, time.time)
+        transfer = Transfer(
+            [file],
+            self._partial,
+            opener,
+            connections=CONNECTIONS,
+            timeout=self._timeout,
+            check_start=lambda _, head, size: gguf.check_start(head, size),
+            again=0,
+        )
+
+        def finish() -> None:
+            try:
+                self._put(os.path.join(self._partial, file.path))
+            finally:
+                shutil.rmtree(self._partial)
+
+        transfer.run(finish)
 
     def _preview(self) -> model_file.ModelFile:
         content = io.BytesIO()

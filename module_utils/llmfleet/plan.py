@@ -5,16 +5,20 @@ from __future__ import annotations
 import typing as t
 
 from ansible.module_utils.llmfleet import (
+    catalogue_read,
     cuda_plan,
     engine_plan,
     gpus,
     host_verdicts,
     image_fleet,
     image_plan,
+    model_ref,
+    model_rows,
     toolkit_plan,
 )
 from ansible.module_utils.llmfleet.cpu_level import ARCHITECTURES as IMAGE_ARCHITECTURES
 from ansible.module_utils.llmfleet.errors import BadInput
+from ansible.module_utils.llmfleet.memory_room import MemoryRoom
 from ansible.module_utils.llmfleet.published_images import vllm
 from ansible.module_utils.llmfleet.service_plan import plan_service
 from ansible.module_utils.llmfleet.services import parse_all
@@ -22,6 +26,8 @@ from ansible.module_utils.llmfleet.services import parse_all
 Data = dict[str, t.Any]
 
 NO_IMAGE: Data = image_plan.settle({**image_fleet.EMPTY, "why": "no service needs one"}, None)
+
+NO_VLLM_IMAGE: Data = {"action": "none", "image": "", "why": "no service needs one", "problems": [], "warnings": []}
 
 ARCHITECTURES = ("x86_64", "aarch64")
 """Machine architectures (``uname -m``) that images are built for."""
@@ -31,25 +37,37 @@ IMAGE_BYTES = 3 * 1024**3
 
 
 def make_plan(
-    raw_services: t.Any, host: str, facts: Data, engine: Data, toolkit: Data, image: Data, models: Data, now: float
+    raw_services: t.Any,
+    host: str,
+    facts: Data,
+    engine: Data,
+    toolkit: Data,
+    images: t.Mapping[str, Data],
+    models: t.Sequence[Data],
+    now: float,
 ) -> Data:
-    """Return the plan: {host, wsl, engine, toolkit, image, models_changed, services, vllm, warnings, problems}.
+    """Return the plan: {host, wsl, engine, toolkit, image, vllm_image, models, models_changed, services, vllm,
+    warnings, problems}.
 
     ``facts``: what host_info says; ``engine`` and ``toolkit``: the plans of docker_engine and
-    nvidia_container_toolkit; ``image``: the plan of llama_cpp_image, which may be empty; ``models``: what model_fetch
-    says in check mode; ``now``: the controller's clock in seconds since the epoch.
+    nvidia_container_toolkit; ``images``: the plans of llama_cpp_image and vllm_image by engine, each of which may be
+    empty or missing; ``models``: rows of model_rows; ``now``: the controller's clock in seconds since the epoch.
     Every problem and warning is one sentence.
     """
-    image = image or NO_IMAGE
-    brings = image["action"] not in (image_fleet.KEEP, image_fleet.NONE)
+    image = images.get("llama_server") or NO_IMAGE
+    second = images.get("vllm") or NO_VLLM_IMAGE
+    idle = (image_fleet.KEEP, image_fleet.NONE)
+    brings = image["action"] not in idle or second["action"] not in idle
     changes = engine["action"] not in (engine_plan.KEEP, engine_plan.START) or brings
     verdicts = host_verdicts.verdicts(facts, {"image_bytes": IMAGE_BYTES if changes else 0, "now": now, "gpu": False})
-    parts = (verdicts, engine, toolkit, image)
+    parts = (verdicts, engine, toolkit, image, second)
     plan: Data = {"host": host, "engine": engine, "toolkit": toolkit, "image": image, "services": []}
+    plan["vllm_image"] = second
     plan["warnings"] = [warning for part in parts for warning in part["warnings"]]
     plan["problems"] = problems = [f"{host}: {problem}" for part in parts for problem in part["problems"]]
     plan["wsl"] = facts["platform"]["wsl"]
-    plan["models_changed"] = any(model["action"] != "keep" for model in models.values())
+    plan["models"] = list(models)
+    plan["models_changed"] = any(model["action"] != model_rows.KEEP for model in models)
     architecture = facts["platform"]["architecture"]
     plan["vllm"] = _vllm(facts, host)
     if architecture not in ARCHITECTURES and not image["problems"]:
@@ -59,9 +77,15 @@ def make_plan(
     except BadInput as problem:
         problems.append(f"{host}: {problem}")
         return plan
+    rows = {(row["engine"], row["model"]): row for row in models}
+    memory = MemoryRoom(facts)
     for service in services:
+        row = rows.get((service.engine, service.model), {})
         try:
-            plan["services"].append(plan_service(service, facts, toolkit, image, models))
+            if row.get("problem"):
+                raise BadInput(f"service {service.name}: {row['problem']}")
+            its_image = second if service.engine == "vllm" else image
+            plan["services"].append(plan_service(service, facts, toolkit, its_image, row, memory))
         except BadInput as problem:
             problems.append(f"{host}: {problem}")
     return plan
@@ -76,13 +100,20 @@ def _vllm(facts: Data, host: str) -> str:
     return "; ".join(filter(None, [verdict.why, verdict.fix]))
 
 
-def problems_of(raw_services: t.Any, host: str) -> list[str]:
-    """Return what is wrong with a host's services, as far as the inventory alone tells."""
+def problems_of(raw_services: t.Any, host: str, catalog: Data | None = None) -> list[str]:
+    """Return what is wrong with a host's services, as far as the inventory alone tells; ``catalog``: `llm_catalog`."""
+    problems = []
     try:
-        parse_all(raw_services)
+        services = parse_all(catalogue_read.resolve(raw_services, catalog))
     except BadInput as problem:
         return [f"{host}: {problem}"]
-    return []
+    for service in services:
+        try:
+            if service.model:
+                model_ref.parse(service.model, service.model_sha256)
+        except BadInput as problem:
+            problems.append(f"{host}: service {service.name}: {problem}")
+    return problems
 
 
 def table(plans: t.Sequence[Data]) -> str:
@@ -97,7 +128,10 @@ def table(plans: t.Sequence[Data]) -> str:
         rows.append((host, "nvidia toolkit", *toolkit_plan.row(toolkit)))
         if image["action"] != image_fleet.NONE:
             rows.append((host, "llama.cpp image", image["action"], image["image"], image["why"]))
-        if not plan["services"]:
+        if plan["vllm_image"]["action"] != image_fleet.NONE:
+            rows.append((host, "vLLM image", *(plan["vllm_image"][key] for key in ("action", "image", "why"))))
+        rows += model_rows.lines(host, plan["models"])
+        if not plan["services"] and not plan["problems"]:
             rows.append((host, "services", "none", "", "llm_services is empty or not set"))
         for service in plan["services"]:
             detail = ", ".join(

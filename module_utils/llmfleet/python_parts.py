@@ -33,15 +33,19 @@ TORCH_INDEXES = (
     "https://mirrors.aliyun.com/pytorch-wheels/cpu",
 )
 
-# what llama.cpp's requirements-convert_hf_to_gguf.txt comes to
-_PROJECTS = frozenset(
-    [
-        *("certifi", "charset-normalizer", "filelock", "fsspec", "hf-xet", "huggingface-hub", "idna", "jinja2"),
-        *("markupsafe", "mpmath", "networkx", "numpy", "packaging", "protobuf", "pyyaml", "regex", "requests"),
-        *("safetensors", "sentencepiece", "sympy", "tokenizers", "torch", "tqdm", "transformers"),
-        *("typing-extensions", "urllib3"),
-    ]
-)
+PROJECTS: t.Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            *("certifi", "charset-normalizer", "filelock", "fsspec", "hf-xet", "huggingface-hub", "idna", "jinja2"),
+            *("markupsafe", "mpmath", "networkx", "numpy", "packaging", "protobuf", "pyyaml", "regex", "requests"),
+            *("safetensors", "sentencepiece", "sympy", "tokenizers", "tqdm", "transformers"),
+            *("typing-extensions", "urllib3"),
+        ),
+        "",
+    ),
+    "torch": TORCH,
+}
+"""Project -> version, "" for any. What llama.cpp's requirements-convert_hf_to_gguf.txt comes to."""
 _CONFIGURED_CA = "/run/llmfleet/ca.crt"
 
 
@@ -60,13 +64,13 @@ def parse_wheel(name: str) -> Wheel | None:
     return Wheel(src.normalized(found[1]), found[2], found[5]) if found else None
 
 
-def is_wanted(name: str, machine: str) -> bool:
+def is_wanted(name: str, machine: str, projects: t.Mapping[str, str] = PROJECTS) -> bool:
     """Whether the file ``name`` may be needed for an image of ``machine`` (as uname -m has it)."""
     wheel = parse_wheel(name)
-    if wheel is None or wheel.project not in _PROJECTS:
+    if wheel is None or wheel.project not in projects:
         return False
     fits = wheel.platform == "any" or wheel.platform.endswith(machine)
-    return fits and (wheel.project != "torch" or wheel.version == TORCH)
+    return fits and projects[wheel.project] in ("", wheel.version)
 
 
 def pip_conf(places: PipPlaces, torch: tuple[str, str], with_ca: bool) -> str:
@@ -102,12 +106,23 @@ def python_store(params: t.Mapping[str, t.Any], fetcher: Fetcher, request: Build
 
 
 class PythonStore:
-    """Finds the packages; ``ask`` gives pip's places on this host, ``torch_indexes`` are tried in order."""
+    """Finds the packages; ``ask`` gives pip's places on this host, ``torch_indexes`` are tried in order.
+
+    ``projects`` are the packages with their versions ("" for any); ``needed_by`` and ``option`` are for messages.
+    """
 
     def __init__(
-        self, fetcher: Fetcher, ask: t.Callable[[], PipPlaces], torch_indexes: t.Sequence[str], machine: str
+        self,
+        fetcher: Fetcher,
+        ask: t.Callable[[], PipPlaces],
+        torch_indexes: t.Sequence[str],
+        machine: str,
+        projects: t.Mapping[str, str] = PROJECTS,
+        needed_by: str = "The contents full need",
+        option: str = "llama_cpp_image_torch_indexes",
     ) -> None:
         self._fetcher, self._ask, self._torch, self._machine = fetcher, ask, tuple(torch_indexes), machine
+        self._projects, self._needed_by, self._option = projects, needed_by, option
         self.tried: list[dict[str, str]] = []
 
     def missing(self) -> str:
@@ -151,8 +166,8 @@ class PythonStore:
                     return kind, url
         reasons = "; ".join(f"{row['candidate']}: {row['result']}" for row in self.tried)
         raise SourceError(
-            f"The contents full need torch {TORCH} for {self._machine}, and no place has it ({reasons}); add an index "
-            "to llama_cpp_image_torch_indexes, or put its wheel into a find-links folder of pip."
+            f"{self._needed_by} torch {TORCH} for {self._machine}, and no place has it ({reasons}); add an index "
+            f"to {self._option}, or put its wheel into a find-links folder of pip."
         )
 
     def _offers(self, index: str, name: str) -> str:
@@ -161,7 +176,11 @@ class PythonStore:
             files = replace(self._fetcher, index=lambda: index).listed(name)
         except SourceError as problem:
             return str(problem)
-        fits = any(is_wanted(file.name.rsplit("/", 1)[-1], self._machine) for file in files if "torch" in file.name)
+        fits = any(
+            is_wanted(file.name.rsplit("/", 1)[-1], self._machine, self._projects)
+            for file in files
+            if "torch" in file.name
+        )
         return "" if fits else "it does not list that version"
 
     def _local_files(self, places: PipPlaces) -> list[Path]:
@@ -170,10 +189,10 @@ class PythonStore:
         for folder in filter(None, map(local_path, places.links)):
             found += sorted(folder.glob("*.whl")) if folder.is_dir() else []
         for root in filter(None, map(local_path, places.indexes)):
-            for project in sorted(_PROJECTS):
+            for project in sorted(self._projects):
                 page = root / project / "index.html"
                 if page.is_file():
                     text = page.read_text(encoding="utf-8", errors="replace")
                     listed = src.parse_index(text, "text/html", page.as_uri())
                     found += [path for path in (local_path(file.url) for file in listed) if path and path.is_file()]
-        return [file for file in found if is_wanted(file.name, self._machine)]
+        return [file for file in found if is_wanted(file.name, self._machine, self._projects)]

@@ -170,6 +170,10 @@ class Rollout:
 
     def _create(self, spec: Spec, secrets: t.Mapping[str, str]) -> None:
         self._write_secrets(spec, secrets)
+        for folder in spec.get("caches", {}).values():
+            os.makedirs(folder, exist_ok=True)
+            os.chmod(folder, 0o700)
+            os.chown(folder, RUN_UID, RUN_UID)
         rc, out, err = self._docker.attempt(*create_argv(spec, self._name + NEXT, self._secrets_dir(spec)))
         if rc != 0:
             self._discard(self._name + NEXT)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import typing as t
 from collections import Counter
+from dataclasses import dataclass
 
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.gpus import NVIDIA, VENDOR_TITLES
+from ansible.module_utils.llmfleet.memory.shape import shape_from
+from ansible.module_utils.llmfleet.memory_room import MemoryRoom
 from ansible.module_utils.llmfleet.services import Service
 
 Data = dict[str, t.Any]
@@ -26,23 +29,37 @@ VENDORS_OF: t.Mapping[str, tuple[str, ...]] = {
 """Back-end of an image -> whose GPUs it computes on."""
 
 
-def plan_service(service: Service, facts: Data, toolkit: Data, image: Data, models: Data) -> Data:
-    """Return one service's row of the plan; ``models`` maps `model` to the checked model. Raises BadInput.
+IMAGE_SETTING = {"llama_server": "llama_cpp_image_variant", "vllm": "vllm_image_variant"}
+"""Engine -> the variable that decides whether its image is for GPUs."""
 
-    ``device`` says where it computes, ``gpus`` (for llm_service) how its container gets the host's GPUs, "" for none.
+
+@dataclass(frozen=True)
+class Device:
+    """Where a service computes."""
+
+    title: str
+    """As the plan prints it."""
+    access: str
+    """How its container gets the host's GPUs (for llm_service), "" for none."""
+    why: str
+    gpus: tuple[Data, ...] = ()
+    """Those it computes on; none on the CPU."""
+
+
+def plan_service(service: Service, facts: Data, toolkit: Data, image: Data, model: Data, memory: MemoryRoom) -> Data:
+    """Return one service's row of the plan. Raises BadInput.
+
+    ``image``: the plan of its engine's image; ``model``: the row of model_plan; ``memory``: what is left of the host's.
+    ``device`` says where it computes, ``gpus`` (for llm_service) how its container gets the host's GPUs, "" for none;
+    ``settings`` are fields that the user left open and the memory plan has filled in.
     """
     row: Data = {"name": service.name, "engine": service.engine, "state": service.state}
     if service.state != "started":
         return {**row, "model": "", "image": "", "address": "", "device": "", "why": f"state is {service.state}"}
-    model = models[service.model]
-    trained_for = (model.get("gguf") or {}).get("context_length")
-    if service.context_length and trained_for and service.context_length > trained_for:
-        raise BadInput(
-            f"service {service.name}: `context_length` {service.context_length} is more than the {trained_for} tokens "
-            f"that {service.model} was trained for"
-        )
+    _check_context(service, model)
     reference = service.image or image["image"]
-    device, gpus, why = _device(service, facts["gpu"], toolkit, image)
+    device = device_of(service, facts["gpu"], toolkit, image)
+    settings, memory_why = _memory(service, model, device, memory)
     return {
         **row,
         "model": f"{service.model} ({model['action']})",
@@ -50,10 +67,36 @@ def plan_service(service: Service, facts: Data, toolkit: Data, image: Data, mode
         "image": f"{reference} ({'given' if service.image else image['action']})",
         "image_reference": reference,
         "address": f"{service.bind}:{service.port}",
-        "device": device,
-        "gpus": gpus,
-        "why": why,
+        "device": device.title,
+        "gpus": device.access,
+        "settings": settings,
+        "why": "; ".join(filter(None, [device.why, memory_why])),
     }
+
+
+def _check_context(service: Service, model: Data) -> None:
+    """Raise BadInput for a context that the model was not trained for."""
+    about = model.get("gguf") or model.get("shape") or {}
+    trained_for = about.get("context_length")
+    if service.context_length and trained_for and service.context_length > trained_for:
+        raise BadInput(
+            f"service {service.name}: `context_length` {service.context_length} is more than the {trained_for} tokens "
+            f"that {service.model} was trained for"
+        )
+
+
+def _memory(service: Service, model: Data, device: Device, memory: MemoryRoom) -> tuple[Data, str]:
+    """Return (settings to fill in, what the plan says about memory). Raises BadInput where it does not suffice."""
+    if not model.get("shape") or not device.title:
+        return {}, ""
+    verdict = memory.judge(service, shape_from(model["shape"]), device.gpus)
+    if verdict is None:
+        return {}, ""
+    if not verdict.fits:
+        change = f"; {verdict.change}" if verdict.change else ""
+        raise BadInput(f"service {service.name}: {service.model}: {verdict.why}{change}")
+    memory.take(verdict)
+    return dict(verdict.settings), verdict.why
 
 
 def variant_of(reference: str) -> str:
@@ -66,12 +109,12 @@ def variant_of(reference: str) -> str:
     return ""
 
 
-def _device(service: Service, gpu: Data, toolkit: Data, image: Data) -> tuple[str, str, str]:
-    """Return (where the service computes, how its container gets GPUs, why). Raises BadInput."""
+def device_of(service: Service, gpu: Data, toolkit: Data, image: Data) -> Device:
+    """Return where the service computes; ``gpu`` of host_info, the plans of toolkit and image. Raises BadInput."""
     where = f"service {service.name}"
     if image.get("action") == "refuse" and not service.image:
         # the plan of the image says what is wrong already
-        return "", "", image["why"]
+        return Device("", "", image["why"])
     variant = variant_of(service.image) if service.image else image.get("variant") or "cpu"
     gpus = [one for one in gpu["gpus"] if one["vendor"] in VENDORS_OF[variant] and _runs(one)]
     # nothing is known of a given image that its tag does not tell, so only the user can say that it is for GPUs
@@ -82,15 +125,15 @@ def _device(service: Service, gpu: Data, toolkit: Data, image: Data) -> tuple[st
             raise BadInput(f"{where}: `verify.level: device` is about GPUs, and it would run on the CPU: {why}")
         if service.device == "auto":
             said = "the image given names no GPU back-end (`device: gpu` if it has one)" if service.image else ""
-            return "CPU", "", _why_cpu(gpu, image, said)
+            return Device("CPU", "", _why_cpu(gpu, image, said))
         # it does not start without the libraries of the driver, which come with the GPUs
         access = _access(gpus, toolkit) if gpus and variant not in ("", "cpu") else ""
-        return "CPU", access, "`device` is cpu"
+        return Device("CPU", access, "`device` is cpu")
     if variant == "cpu":
         named = service.image or image["image"]
         raise BadInput(
             f"{where}: `device` is gpu, but the image {named} is for the CPU ({_why_cpu(gpu, image)}); set "
-            "llama_cpp_image_variant, or name an image for this GPU in `image`"
+            f"{IMAGE_SETTING[service.engine]}, or name an image for this GPU in `image`"
         )
     if not gpus:
         raise BadInput(
@@ -106,7 +149,7 @@ def _device(service: Service, gpu: Data, toolkit: Data, image: Data) -> tuple[st
     count = Counter(one["name"] for one in gpus)
     names = ", ".join(name if number == 1 else f"{number}x {name}" for name, number in count.items())
     layers = f"{service.gpu_layers} layers on the GPU, the others on the CPU" if service.gpu_layers else "all layers"
-    return f"GPU: {names}", _access(gpus, toolkit), f"{layers}; {gpu['reason']}"
+    return Device(f"GPU: {names}", _access(gpus, toolkit), f"{layers}; {gpu['reason']}", tuple(gpus))
 
 
 def _runs(gpu: Data) -> bool:
@@ -126,7 +169,7 @@ def _titles(variant: str) -> str:
 def _way_out(service: Service) -> str:
     if service.image:
         return "name an image for the CPU and set `device: cpu`"
-    return "set llama_cpp_image_variant: cpu and leave `device` out"
+    return f"set {IMAGE_SETTING[service.engine]}: cpu and leave `device` out"
 
 
 def _why_cpu(gpu: Data, image: Data, said: str = "") -> str:

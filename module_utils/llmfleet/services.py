@@ -6,16 +6,20 @@ import difflib
 import ipaddress
 import re
 import typing as t
-from dataclasses import dataclass, field
 
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.errors import BadInput
+from ansible.module_utils.llmfleet.service_fields import (
+    DEVICES,
+    LEVELS,
+    STATES,
+    TYPES,
+    VERIFY_TYPES,
+    Service,
+    Verify,
+)
 
-LEVELS = ("process", "http", "model", "token", "device")
-"""Verification levels in the order they are reached; each includes those before it. `device` is for GPUs only."""
-
-DEVICES = ("auto", "cpu", "gpu")
-STATES = ("started", "stopped", "absent")
+__all__ = ["LEVELS", "Service", "Verify", "parse", "parse_all", "without_secrets"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _MEMORY = re.compile(r"[1-9][0-9]*[bkmg]")
@@ -23,93 +27,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SECRET_ENV = re.compile(r"(?i)(^|_)(api_?key|token|secret|password)$")
 
 
-@dataclass(frozen=True)
-class Verify:
-    """How a service proves that it is ready. Times in seconds, speed in tokens per second; 0 sets no bound."""
-
-    level: str = ""
-    prompt: str = "Say hello in one short sentence."
-    max_tokens: int = 64
-    answer: str = ""
-    min_tokens_per_second: float = 0.0
-    max_first_token_seconds: float = 0.0
-    timeout: int = 3600
-
-    def goal(self, on_gpu: bool) -> str:
-        """Return the level to reach: without a word of the user `token`, and `device` on a GPU."""
-        if self.level in ("", "device"):
-            return "device" if on_gpu else "token"
-        return self.level
-
-
-@dataclass(frozen=True)
-class Service:
-    """A served model as the inventory describes it; only ``name`` and, to run, ``model`` and ``port`` must be given."""
-
-    name: str
-    engine: str = "llama_server"
-    state: str = "started"
-    model: str = ""
-    model_sha256: str = ""
-    port: int = 0
-    bind: str = "127.0.0.1"
-    served_name: str = ""
-    context_length: int = 0
-    parallel: int = 1
-    threads: int = 0
-    device: str = "auto"
-    gpu_layers: int = 0
-    memory: str = ""
-    image: str = ""
-    args: tuple[str, ...] = ()
-    env: t.Mapping[str, str] = field(default_factory=dict)
-    verify: Verify = Verify()
-    has_api_key: bool = False
-
-    @property
-    def public(self) -> bool:
-        """Whether other machines can reach the port."""
-        return not ipaddress.ip_address(self.bind).is_loopback
-
-
-_TYPES: dict[str, tuple[t.Any, str]] = {
-    "name": (str, "a string"),
-    "engine": (str, "a string"),
-    "state": (str, "a string"),
-    "model": (str, "a string"),
-    "model_sha256": (str, "a string"),
-    "port": (int, "an integer"),
-    "bind": (str, "an IP address as a string"),
-    "api_key": (str, "a string"),
-    "served_name": (str, "a string"),
-    "context_length": (int, "an integer (tokens)"),
-    "parallel": (int, "an integer"),
-    "threads": (int, "an integer"),
-    "device": (str, "a string"),
-    "gpu_layers": (int, "an integer"),
-    "memory": (str, "a string such as 8g"),
-    "image": (str, "a string"),
-    "args": (list, "a list of strings"),
-    "env": (dict, "a mapping of strings"),
-    "verify": (dict, "a mapping"),
-}
-_VERIFY_TYPES: dict[str, tuple[t.Any, str]] = {
-    "level": (str, "a string"),
-    "prompt": (str, "a string"),
-    "max_tokens": (int, "an integer"),
-    "answer": (str, "a string"),
-    "min_tokens_per_second": ((int, float), "a number"),
-    "max_first_token_seconds": ((int, float), "a number"),
-    "timeout": (int, "an integer (seconds)"),
-}
-
-
 def _nearest(word: str, known: t.Iterable[str]) -> str:
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean `{close[0]}`?)" if close else f" (known: {', '.join(known)})"
 
 
-def _typed(where: str, given: t.Mapping[str, t.Any], types: dict[str, tuple[t.Any, str]]) -> dict[str, t.Any]:
+def _typed(where: str, given: t.Mapping[str, t.Any], types: t.Mapping[str, tuple[t.Any, str]]) -> dict[str, t.Any]:
     """Return ``given`` without its nulls after checking key names and value types."""
     for key, value in given.items():
         if key not in types:
@@ -135,7 +58,7 @@ def parse(raw: t.Any, position: int = 0) -> Service:
     _check(isinstance(raw, dict), f"llm_services[{position}]", f"must be a mapping with at least `name`, not {raw!r}")
     name = raw.get("name")
     where = f"service {name}" if isinstance(name, str) and name else f"llm_services[{position}]"
-    given = _typed(where, raw, _TYPES)
+    given = _typed(where, raw, TYPES)
     _check(bool(given.get("name")), where, "`name` is missing")
     _check(
         _NAME.fullmatch(given["name"]) is not None,
@@ -150,7 +73,7 @@ def parse(raw: t.Any, position: int = 0) -> Service:
         where,
         "`api_key` may not contain white space or commas, nor begin with #",
     )
-    verify = Verify(**_typed(f"{where}: verify", given.pop("verify", {}), _VERIFY_TYPES))
+    verify = Verify(**_typed(f"{where}: verify", given.pop("verify", {}), VERIFY_TYPES))
     args = tuple(given.pop("args", ()))
     _check(all(isinstance(arg, str) for arg in args), where, f"`args` must be a list of strings, not {list(args)!r}")
     env = given.pop("env", {})
@@ -159,17 +82,15 @@ def parse(raw: t.Any, position: int = 0) -> Service:
         where,
         "`env` must map names to strings (quote numbers and booleans)",
     )
-    service = Service(
-        **{"served_name": given["name"], **given}, args=args, env=env, verify=verify, has_api_key=bool(api_key)
-    )
+    engine = given.get("engine", Service.engine)
+    _check(engine in ENGINES, where, f"unknown engine `{engine}`{_nearest(engine, list(ENGINES))}")
+    chosen = {"served_name": given["name"], "parallel": ENGINES[engine].DEFAULT_PARALLEL}
+    service = Service(**{**chosen, **given}, args=args, env=env, verify=verify, has_api_key=bool(api_key))
     _check_values(service, where)
     return service
 
 
 def _check_values(service: Service, where: str) -> None:
-    _check(
-        service.engine in ENGINES, where, f"unknown engine `{service.engine}`{_nearest(service.engine, list(ENGINES))}"
-    )
     _check(service.state in STATES, where, f"`state` must be one of {', '.join(STATES)}, not {service.state!r}")
     verify = service.verify
     _check(
@@ -191,7 +112,8 @@ def _check_values(service: Service, where: str) -> None:
         "`verify` bounds may not be negative",
     )
     _check_device(service, where)
-    for name in ("context_length", "threads"):
+    _check_engine(service, where)
+    for name in ("context_length", "threads", "tensor_parallel"):
         _check(getattr(service, name) >= 0, where, f"`{name}` may not be negative: {getattr(service, name)}")
     _check(service.parallel >= 1, where, f"`parallel` must be at least 1, not {service.parallel}")
     _check(
@@ -221,8 +143,33 @@ def _check_device(service: Service, where: str) -> None:
         _check(service.verify.level != "device", where, "`verify.level: device` is about GPUs, and `device` is cpu")
 
 
+def _check_engine(service: Service, where: str) -> None:
+    """Check the fields that not every engine has, or has with other words."""
+    engine = ENGINES[service.engine]
+    for name, why in engine.REFUSED_FIELDS.items():
+        _check(
+            getattr(service, name) == getattr(Service, name),
+            where,
+            f"`{name}` is nothing that engine {service.engine} knows: {why}",
+        )
+    for name, words in (("cache_type", engine.CACHE_TYPES), ("dtype", engine.DTYPES)):
+        said = getattr(service, name)
+        _check(said in ("", *words), where, f"`{name}` must be one of {', '.join(words)}, not {said!r}")
+    _check(
+        0 <= service.gpu_memory_utilization <= 1,
+        where,
+        f"`gpu_memory_utilization` is a part of the GPU's memory, such as 0.9, not {service.gpu_memory_utilization}",
+    )
+    unfit = re.fullmatch(engine.REFUSED_MODELS, service.model, re.IGNORECASE) is not None
+    _check(not unfit, where, f"`model` is {service.model}: {engine.REFUSED_MODELS_WHY}")
+
+
 def _check_listening(service: Service, where: str) -> None:
-    _check(bool(service.model), where, "`model` is missing: give a GGUF path, a URL with model_sha256, or tiny")
+    _check(
+        bool(service.model),
+        where,
+        "`model` is missing: give a path, a repository such as org/name, a URL with model_sha256, or tiny",
+    )
     _check(bool(service.port), where, "`port` is missing")
     _check(1 <= service.port <= 65535, where, f"`port` must be between 1 and 65535, not {service.port}")
     try:

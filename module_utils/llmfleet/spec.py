@@ -19,6 +19,7 @@ Spec = dict[str, t.Any]
 
 LOG_OPTIONS = {"max-size": "50m", "max-file": "3"}
 STOP_SECONDS = 30
+CACHES = "/var/lib/llmfleet/cache"
 
 GPU_ACCESS: t.Mapping[str, tuple[str, ...]] = {
     "nvidia": ("--gpus", "all"),
@@ -47,12 +48,14 @@ def build(
     salt: str,
     gpus: str = "",
     groups: t.Sequence[int] = (),
+    caches: str = CACHES,
 ) -> Spec:
     """Return the specification of the container that serves ``service``.
 
     ``salt`` is that of the container it will be compared with, so that an unchanged secret has an unchanged digest.
-    ``gpus`` is a key of GPU_ACCESS, "" for none, ``groups`` the ids of the groups that own the device nodes. Without
-    GPUs there is neither key, so that what was stored before they existed stays equal.
+    ``gpus`` is a key of GPU_ACCESS, "" for none, ``groups`` the ids of the groups that own the device nodes, ``caches``
+    the folder on the host with what engines keep between containers. What a container does without has no key, so that
+    what was stored before there was such a thing stays equal.
     """
     gpu: Spec = {"gpus": gpus, "groups": [str(group) for group in groups]}
     host = f"[{service.bind}]" if ":" in service.bind else service.bind
@@ -72,7 +75,17 @@ def build(
         "restart_policy": "unless-stopped",
         "salt": salt,
         "secrets": {name: digest(value, salt) for name, value in sorted(launch.secrets.items())},
-        **{key: value for key, value in gpu.items() if value},
+        **{key: value for key, value in (gpu | _rare(launch, caches)).items() if value},
+    }
+
+
+def _rare(launch: Launch, caches: str) -> Spec:
+    """Return what only some engines need of a container."""
+    return {
+        "entrypoint": launch.entrypoint,
+        "caches": {mount.target: f"{caches}/{mount.source}" for mount in launch.caches},
+        "shm_mib": launch.shm_mib,
+        "tmp_mib": 0 if launch.tmp_mib == Launch.tmp_mib else launch.tmp_mib,
     }
 
 
@@ -138,7 +151,7 @@ def create_argv(spec: Spec, container: str, secrets_dir: str) -> list[str]:
         *("--label", f"{LABEL_SERVICE}={spec['name']}"),
         *("--label", f"{LABEL_SPEC}={json.dumps(spec, sort_keys=True)}"),
         *("--user", spec["user"]),
-        *("--read-only", "--tmpfs", "/tmp:rw,noexec,nosuid,size=64m"),  # noqa: S108 - inside the container
+        *("--read-only", "--tmpfs", f"/tmp:rw,noexec,nosuid,size={spec.get('tmp_mib', Launch.tmp_mib)}m"),  # noqa: S108
         *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
         *("--restart", spec["restart_policy"], "--stop-timeout", str(STOP_SECONDS)),
         *("--log-driver", "json-file"),
@@ -154,6 +167,10 @@ def create_argv(spec: Spec, container: str, secrets_dir: str) -> list[str]:
     argv += GPU_ACCESS[spec["gpus"]] if "gpus" in spec else ()
     for group in spec.get("groups", ()):
         argv += ["--group-add", group]
+    argv += ["--shm-size", f"{spec['shm_mib']}m"] if "shm_mib" in spec else []
+    argv += ["--entrypoint", spec["entrypoint"]] if "entrypoint" in spec else []
+    for target, source in sorted(spec.get("caches", {}).items()):
+        argv += ["--mount", bind_mount(source, target, writable=True)]
     for key, value in sorted(spec["env"].items()):
         argv += ["--env", f"{key}={value}"]
     for target, source in sorted(spec["mounts"].items()):

@@ -6,14 +6,17 @@ import glob
 import json
 import os
 import typing as t
+from dataclasses import dataclass, field
 
-from ansible.module_utils.llmfleet import model_file, spec
+from ansible.module_utils.llmfleet import hf_folder, model_file, spec
 from ansible.module_utils.llmfleet.addresses import who_listens
 from ansible.module_utils.llmfleet.constants import LABEL_SERVICE
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.engines import ENGINES
-from ansible.module_utils.llmfleet.engines.base import Launch
-from ansible.module_utils.llmfleet.errors import LlmfleetError
+from ansible.module_utils.llmfleet.engines.base import Launch, Mount
+from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
+from ansible.module_utils.llmfleet.hub.manifest import SAFETENSORS
+from ansible.module_utils.llmfleet.memory.config_shape import from_config
 from ansible.module_utils.llmfleet.services import Service
 
 
@@ -46,6 +49,36 @@ def device_groups(gpus: str) -> list[int]:
     return sorted({os.stat(node).st_gid for node in nodes if os.path.exists(node)})
 
 
+@dataclass(frozen=True)
+class Model:
+    """What is known of the model on this host."""
+
+    fingerprint: str = ""
+    context: int | None = None
+    more: t.Mapping[str, t.Any] = field(default_factory=dict)
+    """Further arguments of the engine's launch()."""
+
+
+def _read_file(path: str) -> Model:
+    found = model_file.read(path)
+    return Model(found.fingerprint, found.header.context_length or None)
+
+
+def _read_folder(engine: t.Any, path: str) -> Model:
+    """Return what is known of a model in Hugging Face format; its links are followed to where the files are."""
+    found = hf_folder.read(path, engine.target_of(path))
+    with open(os.path.join(path, "config.json"), encoding="utf-8") as stream:
+        config = json.load(stream)
+    try:
+        shape = from_config(config, found.size)
+    except BadInput:
+        # the engine may know it all the same
+        shape = None
+    mounts = tuple(Mount(source, target) for source, target in found.folders)
+    context = shape.context_length if shape else 0
+    return Model(found.fingerprint, context or None, {"shape": shape, "mounts": mounts})
+
+
 def resolve(
     docker: Docker,
     service: Service,
@@ -56,10 +89,12 @@ def resolve(
     salt: str,
     foresee: bool,
     gpus: str = "",
+    caches: str = spec.CACHES,
 ) -> tuple[spec.Spec, Launch]:
     """Return the wanted specification and how the engine is launched by it; raises LlmfleetError.
 
-    ``gpus``: how containers get the host's GPUs (a key of spec.GPU_ACCESS), "" when this one gets none.
+    ``gpus``: how containers get the host's GPUs (a key of spec.GPU_ACCESS), "" when this one gets none; ``caches``: the
+    folder with what engines keep between containers.
     With ``foresee`` (check mode on a new host) the image and the model may still be missing.
     """
     if not image or not model_path:
@@ -72,24 +107,25 @@ def resolve(
     found = docker.inspect("image", image)
     if found is None and not foresee:
         raise LlmfleetError(f"service {service.name}: image {image} is not on this host; build or pull it first")
-    context, fingerprint = None, ""
+    engine = ENGINES[service.engine]
+    model = Model()
     if os.path.exists(model_path) or not foresee:
         try:
-            model = model_file.read(model_path)
+            model = _read_folder(engine, model_path) if engine.MODEL_FORMAT == SAFETENSORS else _read_file(model_path)
         except LlmfleetError as error:
             raise LlmfleetError(f"service {service.name}: model {model_path}: {error}") from None
-        context, fingerprint = model.header.context_length or None, model.fingerprint
-    launch = ENGINES[service.engine].launch(service, model_path, context, api_key, bool(gpus))
+    launch = engine.launch(service, model_path, model.context, api_key, bool(gpus), **model.more)
     access = gpu_access(docker, gpus)
     wanted = spec.build(
         service,
         launch,
         image=image,
         image_id=found["Id"] if found else "",
-        model_fingerprint=fingerprint,
+        model_fingerprint=model.fingerprint,
         salt=salt,
         gpus=access,
         groups=device_groups(access),
+        caches=caches,
     )
     return wanted, launch
 

@@ -161,13 +161,13 @@ def test_what_is_no_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["config.json", SHARD])
 def test_files_that_the_converter_may_not_read(model: Path, name: str) -> None:
     (model / name).chmod(0o600)
-    with pytest.raises(BadInput, match=f"{name} has mode 0600, so the user 54321 that converts may not read it"):
+    with pytest.raises(BadInput, match=f"{name} has mode 0600, so the user 54321 may not read it"):
         hf_folder.read(str(model), "/in", reader_uid=54321)
 
 
 def test_a_folder_that_the_converter_may_not_enter(model: Path) -> None:
     model.chmod(0o700)
-    with pytest.raises(BadInput, match=r"may not be read by the user 54321 that converts; `chmod o\+rx`"):
+    with pytest.raises(BadInput, match=r"may not be read by the user 54321; `chmod o\+rx`"):
         hf_folder.read(str(model), "/in", reader_uid=54321)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import fcntl
 import functools
 import hashlib
@@ -12,18 +11,22 @@ import json
 import os
 import socket
 import struct
+import sys
 import threading
 import time
-import types
 import typing as t
-import urllib.request
 from pathlib import Path
 
+import hub_listing
 import model_fetch
+import model_prune
 import pytest
-from ansible.module_utils.llmfleet import gguf, tiny_gguf
-from ansible.module_utils.llmfleet.download import Download, DownloadError
+import tiny_hf
+from ansible.module_utils.llmfleet import model_store, tiny_gguf
 from ansible.module_utils.testing import patch_module_args
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fixtures"))
+from hub_server import Hub
 
 
 def model(seed: int = 1) -> bytes:
@@ -49,7 +52,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = self.headers.get("Range", "")
         self.server.asked.append((fault, asked))  # type: ignore[attr-defined]
         times = self.server.asked.count((fault, asked))  # type: ignore[attr-defined]
-        start = int(asked[len("bytes=") : -1]) if asked and fault != "no-range" else 0
+        start = int(asked[len("bytes=") :].partition("-")[0]) if asked and fault != "no-range" else 0
         if fault.isdigit() or (fault == "busy" and times == 1):
             self.send_error(int(fault) if fault.isdigit() else 503)
         elif fault == "moved":
@@ -146,6 +149,12 @@ class Fetch:
 @pytest.fixture
 def fetch(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Fetch:
     return Fetch(capsys, tmp_path / "models")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a server up soon."""
+    monkeypatch.setattr(model_store, "Transfer", functools.partial(model_store.Transfer, pause=0.01))
 
 
 @pytest.fixture
@@ -340,30 +349,53 @@ class TestDownload:
 
     def test_a_cut_transfer_continues_where_it_stopped(self, fetch: Fetch, server: Server) -> None:
         fetch(model=server.url("cut"), sha256=SHA)
-        assert server.asked == [("cut", ""), ("cut", f"bytes={HALF}-")]
+        assert server.asked == [("cut", ""), ("cut", f"bytes={HALF}-{len(GOOD) - 1}")]
+
+    def interrupted(self, fetch: Fetch, server: Server) -> None:
+        """Leave the first half of the file behind, as a run does that was interrupted."""
+        failed = fetch(model=server.url("dead"), sha256=SHA, timeout=1)
+        assert f"{HALF} of {len(GOOD)} bytes are kept, and the next run continues from there" in failed["msg"]
+        assert sorted(path.name for path in fetch.store.iterdir()) == [f".{NAME}.partial"]
+        server.asked.clear()
 
     @pytest.mark.parametrize(
-        ("fault", "left", "asked"),
+        ("fault", "asked"),
         [
-            ("fine", GOOD[:1000], ["bytes=1000-"]),
-            ("fine", GOOD, [f"bytes={len(GOOD)}-"]),
-            ("no-range", GOOD[:1000], ["bytes=1000-"]),
-            ("elsewhere", GOOD[:1000], ["bytes=1000-", ""]),
-            ("fine", GOOD + b"more", [f"bytes={len(GOOD) + 4}-", ""]),
-            ("fine", OTHER[:90_000], ["bytes=90000-", ""]),
+            ("fine", [f"bytes={HALF}-{len(GOOD) - 1}"]),
+            ("no-range", [f"bytes={HALF}-{len(GOOD) - 1}"]),
+            ("elsewhere", [f"bytes={HALF}-{len(GOOD) - 1}", f"bytes=0-{len(GOOD) - 1}"]),
         ],
-        ids=["continues", "had it all", "server cannot", "server goes wrong", "was too long", "was another file"],
+        ids=["continues", "server cannot", "server goes wrong"],
     )
-    def test_what_an_interrupted_run_left(
-        self, fetch: Fetch, server: Server, fault: str, left: bytes, asked: list[str]
-    ) -> None:
-        fetch.store.mkdir()
-        (fetch.store / f".{NAME}.partial").write_bytes(left)
+    @pytest.mark.usefixtures("impatient")
+    def test_what_an_interrupted_run_left(self, fetch: Fetch, server: Server, fault: str, asked: list[str]) -> None:
+        self.interrupted(fetch, server)
         answer = fetch(model=server.url(fault), sha256=SHA)
-        assert answer["why"] == f"{len(left)} bytes are there from an interrupted run"
+        assert answer["why"] == f"{HALF} bytes are there from an interrupted run"
+        assert sorted(fetch.files()) == [NAME, NAME + ".verified"]
         assert fetch.files()[NAME] == GOOD
-        assert f".{NAME}.partial" not in fetch.files()
         assert [header for _, header in server.asked] == asked
+
+    @pytest.mark.usefixtures("impatient")
+    def test_what_an_interrupted_run_left_was_damaged(self, fetch: Fetch, server: Server) -> None:
+        self.interrupted(fetch, server)
+        partial = fetch.store / f".{NAME}.partial" / NAME
+        partial.write_bytes(OTHER[:HALF] + bytes(len(GOOD) - HALF))
+        assert fetch(model=server.url("fine"), sha256=SHA)["changed"]
+        assert fetch.files()[NAME] == GOOD
+        assert len(server.asked) == 2
+
+    @pytest.mark.usefixtures("impatient")
+    def test_what_an_interrupted_run_left_is_removed(self, fetch: Fetch, server: Server) -> None:
+        self.interrupted(fetch, server)
+        assert fetch(model=server.url("fine"), sha256=SHA, state="absent")["changed"]
+        assert not fetch.store.exists()
+
+    def test_a_partial_file_of_an_older_version(self, fetch: Fetch, server: Server) -> None:
+        fetch.store.mkdir()
+        (fetch.store / f".{NAME}.partial").write_bytes(GOOD[:1000])
+        assert fetch(model=server.url("fine"), sha256=SHA)["why"] == "it is not there"
+        assert fetch.files()[NAME] == GOOD
 
     @pytest.mark.parametrize(
         ("fault", "message"),
@@ -431,59 +463,27 @@ class TestDownload:
 
     def test_two_runs_at_once(self, fetch: Fetch, server: Server) -> None:
         fetch.store.mkdir()
-        with open(fetch.store / f".{NAME}.partial", "ab") as other:
-            fcntl.flock(other, fcntl.LOCK_EX)
-            answer = fetch(model=server.url("fine"), sha256=SHA)
+        partial = fetch.store / f".{NAME}.partial"
+        partial.mkdir()
+        other = os.open(partial, os.O_RDONLY)
+        fcntl.flock(other, fcntl.LOCK_EX)
+        answer = fetch(model=server.url("fine"), sha256=SHA)
+        os.close(other)
         assert "another run is downloading it" in answer["msg"]
         assert not server.asked
-
-
-class TestTransfer:
-    """The parts of a download that take time, with the clock of the test."""
-
-    def download(self, server: Server, folder: Path, fault: str) -> list[float]:
-        slept: list[float] = []
-        Download(
-            server.url(fault),
-            SHA,
-            str(folder / "m.partial"),
-            0.3,
-            gguf.check_start,
-            urllib.request.build_opener().open,
-            slept.append,
-        ).run(lambda _: None)
-        return slept
-
-    def test_a_stalled_transfer_is_given_up_and_continued(self, server: Server, tmp_path: Path) -> None:
-        assert self.download(server, tmp_path, "stall") == [0.25]
-        assert (tmp_path / "m.partial").read_bytes() == GOOD
-
-    def test_a_server_that_dies_leaves_the_part_for_the_next_run(self, server: Server, tmp_path: Path) -> None:
-        with pytest.raises(DownloadError, match=f"{HALF} of {len(GOOD)} bytes are kept, and the next run continues"):
-            self.download(server, tmp_path, "dead")
-        assert (tmp_path / "m.partial").read_bytes() == GOOD[:HALF]
-        assert collections.Counter(server.asked) == {("dead", ""): 1, ("dead", f"bytes={HALF}-"): 3}
-        assert self.download(server, tmp_path, "fine") == []
-
-    @pytest.mark.parametrize("fault", ["503", "429"])
-    def test_a_busy_server_is_asked_again_with_growing_pauses(self, server: Server, tmp_path: Path, fault: str) -> None:
-        with pytest.raises(DownloadError, match=f"HTTP {fault}"):
-            self.download(server, tmp_path, fault)
-        assert len(server.asked) == 3
-        assert not (tmp_path / "m.partial").exists()
-
-    def test_a_full_disk(self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=len(GOOD) - 1))
-        with pytest.raises(
-            DownloadError, match=f"has {len(GOOD) - 1} bytes free and the download needs {len(GOOD)} more"
-        ):
-            self.download(server, tmp_path, "fine")
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({"model": "hf:org/repo"}, "hub models are not supported yet: give a local GGUF path or a URL with sha256"),
+        ({"model": "hf:org"}, "a hub's model has an owner and a name"),
+        ({"model": "org/repo", "sources": ["ftp://x"]}, "ftp://x"),
+        ({"model": "org/repo", "sources": [{"name": "x", "token": "t0ken"}]}, "`sources` may hold no `token`"),
+        ({"model": "org/repo", "sources": []}, "there is no source to get it from"),
+        ({"model": "org/repo", "manifest": {"repo": "x"}}, "not the manifest of a model"),
+        ({"model": "org/repo", "sources": ["hf"], "token_file": "/none"}, "there is no token file /none"),
+        ({"model": "tiny", "connections": 65}, "`connections` must be at most 64"),
+        ({"model": "tiny", "token": "hf_0", "token_file": "/b"}, "exclude each other"),
         ({"model": "https://example.org/m.gguf"}, "a URL needs the sha256"),
         ({"model": "tiny", "dest": "models"}, "`dest` must be an absolute path"),
         ({"model": "tiny", "timeout": 0}, "`timeout` must be at least 1 second"),
@@ -496,6 +496,136 @@ def test_bad_input_fails_before_any_change(fetch: Fetch, args: dict[str, object]
     assert answer["failed"]
     assert message in answer["msg"]
     assert not fetch.store.exists()
+
+
+class TestOwnFolder:
+    """A model in Hugging Face's format that is on the host."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        found: Path = tiny_hf.write(tmp_path / "mine", shards=2)
+        for path in (found, *found.iterdir()):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        return found
+
+    def test_is_used_and_never_touched(self, fetch: Fetch, folder: Path) -> None:
+        before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+        for more in ({}, {"engine": "vllm", "check": True}, {"verify": "full"}):
+            answer = fetch(model=str(folder), **more)
+            assert (answer["changed"], answer["action"], answer["path"]) == (False, "keep", str(folder))
+            assert (answer["format"], answer["gguf"]) == ("safetensors", {})
+            assert answer["shape"]["architecture"] == "LlamaForCausalLM"
+            assert sorted(answer["files"]) == sorted(str(path) for path in folder.iterdir())
+            weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+            assert answer["total_size"] > weights
+        assert fetch(model=str(folder), state="absent")["action"] == "keep"
+        assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+        assert not fetch.store.exists()
+
+    def test_fingerprint_follows_the_content(self, fetch: Fetch, folder: Path) -> None:
+        before = fetch(model=str(folder))["fingerprint"]
+        assert fetch(model=str(folder) + "/")["fingerprint"] == before
+        path = folder / "model-00002-of-00002.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+        assert fetch(model=str(folder))["fingerprint"] != before
+
+    def test_what_is_no_model(self, fetch: Fetch, folder: Path) -> None:
+        weights = folder / "model-00001-of-00002.safetensors"
+        content = weights.read_bytes()
+        weights.write_bytes(content[:-1])
+        assert "model-00001-of-00002.safetensors is cut off" in fetch(model=str(folder))["msg"]
+        weights.chmod(0o600)
+        assert "mode 0600" in fetch(model=str(folder))["msg"]
+        weights.unlink()
+        assert "model-00001-of-00002.safetensors is missing (1 of 2" in fetch(model=str(folder))["msg"]
+        (folder / "config.json").unlink()
+        answer = fetch(model=str(folder))
+        assert "the folder has no config.json" in answer["msg"]
+        assert answer["msg"].startswith(f"model {folder}: ")
+        assert "a folder has no sha256" in fetch(model=str(folder), sha256=SHA)["msg"]
+
+
+class TestHub:
+    """A model of a hub, through the module; the rest is in test_hub_job."""
+
+    @pytest.fixture
+    def hub(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Hub]:
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        folder = tmp_path / "repos/org/tiny"
+        folder.mkdir(parents=True)
+        (folder / "tiny-Q8_0.gguf").write_bytes(GOOD)
+        with Hub(tmp_path / "repos", tokens=["hf_secret"]) as running:
+            yield running
+
+    def test_new_then_same(self, fetch: Fetch, hub: Hub) -> None:
+        would = fetch(model="org/tiny", sources=[hub.url], check=True)
+        assert (would["changed"], would["action"], would["files"]) == (True, "download", [])
+        first = fetch(model="org/tiny", sources=[hub.url])
+        assert (first["changed"], first["action"], first["format"]) == (True, "download", "gguf")
+        assert first["path"] == would["path"]
+        assert Path(first["path"]).read_bytes() == GOOD
+        assert first["files"] == [first["path"]]
+        assert (first["total_size"], first["bytes_fetched"]) == (len(GOOD), len(GOOD))
+        assert first["gguf"]["name"] == "llmfleet tiny"
+        assert first["shape"]["architecture"] == "llama"
+        assert first["manifest"]["commit"] == hub.commit("org/tiny")
+        again = fetch(model="org/tiny", manifest=first["manifest"])
+        assert (again["changed"], again["fingerprint"]) == (False, first["fingerprint"])
+        second = fetch(model="org/tiny")
+        assert (second["changed"], second["action"], second["shape"]) == (False, "keep", first["shape"])
+        assert fetch(model="org/tiny", state="absent")["changed"]
+        assert not fetch.store.exists()
+
+    def test_check_mode_looks_at_the_disk_alone(self, fetch: Fetch, hub: Hub) -> None:
+        answer = fetch(model="org/tiny", check=True)
+        assert (answer["changed"], answer["action"], answer["manifest"]) == (True, "missing", {})
+        assert hub.log == []
+
+    def test_a_token_is_in_no_answer(
+        self, fetch: Fetch, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        hub.repo("org/tiny", gated=True)
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        refused = fetch(model="hf:org/tiny", sources=["hf"])
+        assert "is gated: accept the licence at" in refused["msg"]
+        wrong = fetch(model="hf:org/tiny", sources=["hf"], token="hf_wrong")
+        assert "token is not valid" in wrong["msg"]
+        assert "hf_wrong" not in json.dumps(wrong)
+        done = fetch(model="hf:org/tiny", sources=["hf"], token="hf_secret")
+        assert done["action"] == "download"
+        assert "hf_secret" not in json.dumps(done)
+        (tmp_path / "token").write_text("hf_secret\n")
+        fetch(model="hf:org/tiny", state="absent")
+        again = fetch(model="hf:org/tiny", sources=["hf"], token_file=str(tmp_path / "token"))
+        assert again["action"] == "download"
+
+    def test_listing_and_prune(
+        self, fetch: Fetch, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def run(module: t.Any, check: bool = False, **args: t.Any) -> dict[str, t.Any]:
+            with patch_module_args({**args, "_ansible_check_mode": check}), pytest.raises(SystemExit):
+                module.main()
+            return t.cast("dict[str, t.Any]", json.loads(capsys.readouterr().out))
+
+        listed = run(hub_listing, model="org/tiny", sources=["/nonexistent", hub.url])
+        assert not listed["changed"]
+        assert listed["candidates"] == [{"quant": "Q8_0", "files": ["tiny-Q8_0.gguf"], "size": len(GOOD)}]
+        assert [row["source"] for row in listed["tried"]] == ["/nonexistent"]
+        assert "there is nothing to list" in run(hub_listing, model="tiny")["msg"]
+        assert "model org/none: " in run(hub_listing, model="org/none", sources=[hub.url])["msg"]
+
+        path = fetch(model="org/tiny", sources=[hub.url])["path"]
+        kept = fetch(model="tiny")["path"]
+        for check in (True, False):
+            pruned = run(model_prune, check, dest=str(fetch.store), keep=[kept])
+            assert (pruned["changed"], [row["path"] for row in pruned["removed"]]) == (True, [path])
+            assert pruned["freed"] >= len(GOOD)
+            assert Path(path).exists() == check
+        assert not run(model_prune, dest=str(fetch.store), keep=[kept])["changed"]
+        assert not fetch(model="tiny")["changed"]
+        monkeypatch.undo()
 
 
 def test_failures_are_single_sentences(fetch: Fetch, server: Server, mine: Path) -> None:

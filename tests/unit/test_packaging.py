@@ -25,8 +25,10 @@ HARMLESS: dict[str, dict[str, t.Any]] = {
     },
     "docker_engine_info": {"timeout": 1},
     "docker_engine_start": {"cli": "/nonexistent/docker", "dockerd": "/nonexistent/dockerd"},
+    "gguf_info": {"path": "/nonexistent/model.gguf"},
     "gpu_info": {},
     "host_info": {},
+    "hub_listing": {"model": "hf:none/none", "sources": ["/nonexistent/models"]},
     "image_archive": {"path": "/nonexistent/archive.tar.gz", "state": "absent"},
     "image_receive": {"archive": {}, "peers": []},
     "image_registry": {
@@ -50,6 +52,8 @@ HARMLESS: dict[str, dict[str, t.Any]] = {
         "cache_path": "/nonexistent/cache.json",
     },
     "model_fetch": {"model": "tiny", "dest": "/nonexistent/models"},
+    "model_prune": {"dest": "/nonexistent/models", "keep": []},
+    "model_share": {"state": "stopped", "dest": "/nonexistent/models"},
     "model_tool_make": {"source": "/nonexistent/model", "image": "none"},
     "model_tool_run": {
         "model": "/nonexistent/model.gguf",
@@ -59,6 +63,7 @@ HARMLESS: dict[str, dict[str, t.Any]] = {
     },
     "package_lock_info": {},
     "signing_key": {"dest": "/nonexistent/key.asc", "state": "absent"},
+    "vllm_image": {"state": "absent", "docker_cli": "/nonexistent/docker", "work_dir": "/nonexistent/work"},
 }
 """Arguments of each module with which check mode gets through main(); failing with a clear message is fine."""
 

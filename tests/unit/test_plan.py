@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ IMAGE = image_plan.settle(
     },
     None,
 )
-MODELS = {"tiny": {"action": "generate", "path": "/m/tiny.gguf", "gguf": {"context_length": 4096}}}
+TINY = {"engine": "llama_server", "model": "tiny", "sha256": "", "path": "/m/tiny.gguf", "why": "it is not there"}
+MODELS = [{**TINY, "action": "generate", "gguf": {"context_length": 4096}}]
 SERVICE = {"name": "chat", "model": "tiny", "port": 8080}
 
 
@@ -37,10 +39,10 @@ ENGINE = {
 TOOLKIT = {"action": "skip", "version": "", "why": "no NVIDIA GPU", "warnings": [], "problems": []}
 
 
-def plan(services=(SERVICE,), engine=None, toolkit=None, image=None, now=NOW, **facts):
+def plan(services=(SERVICE,), engine=None, toolkit=None, image=None, now=NOW, models=MODELS, **facts):
     engine, toolkit = {**ENGINE, **(engine or {})}, {**TOOLKIT, **(toolkit or {})}
-    image = {**IMAGE, **(image or {})}
-    return make_plan(list(services), "gpu1", host("distro", **facts), engine, toolkit, image, MODELS, now)
+    images = {"llama_server": {**IMAGE, **(image or {})}}
+    return make_plan(list(services), "gpu1", host("distro", **facts), engine, toolkit, images, models, now)
 
 
 def test_a_good_host_has_no_problems_and_every_row_says_why():
@@ -50,6 +52,7 @@ def test_a_good_host_has_no_problems_and_every_row_says_why():
     assert "docker 20.10.24 answers" in text
     assert "no NVIDIA GPU on the PCI bus" in text
     assert "llama_server, CPU, tiny (generate), 127.0.0.1:8080" in text
+    assert re.search(r"gpu1 +model tiny +generate +it is not there", text)
     assert len({line.index("ACTION") for line in text.splitlines()[:1]}) == 1
 
 
@@ -109,7 +112,7 @@ def plan_of(fleet, source):
     return [
         make_plan([SERVICE], name, facts, ENGINE, {**TOOLKIT, "state": "present", "cdi": False}, image, MODELS, NOW)
         for name, facts in found.items()
-        for image in [image_plan.settle(images[name], silent)]
+        for image in [{"llama_server": image_plan.settle(images[name], silent)}]
     ]
 
 
@@ -142,7 +145,7 @@ def test_a_refusal_names_host_cause_and_fix():
 
 
 def test_without_services_no_image_is_asked_for():
-    made = make_plan([], "gpu1", host("distro"), ENGINE, TOOLKIT, {}, {}, NOW)
+    made = make_plan([], "gpu1", host("distro"), ENGINE, TOOLKIT, {}, [], NOW)
     assert (made["image"]["action"], made["image"]["needed"]) == ("none", False)
     assert "llama.cpp image" not in table([made])
 

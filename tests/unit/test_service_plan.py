@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from ansible.module_utils.llmfleet.closing_report import closing_report
 from ansible.module_utils.llmfleet.errors import BadInput
+from ansible.module_utils.llmfleet.memory_room import MemoryRoom
 from ansible.module_utils.llmfleet.service_plan import plan_service, variant_of
 from ansible.module_utils.llmfleet.services import parse
 from facts import gpu, host, nvidia
 
 CPU_IMAGE = {"action": "build", "image": "llmfleet/llama.cpp:cpu-0", "variant": "cpu", "why": "no registry answers"}
 CUDA_IMAGE = {**CPU_IMAGE, "image": "llmfleet/llama.cpp:cuda-0", "variant": "cuda", "architectures": ["86-real"]}
-MODELS = {"tiny": {"action": "generate", "path": "/m/tiny.gguf", "gguf": {"context_length": 4096}}}
+MODEL = {"action": "generate", "path": "/m/tiny.gguf", "gguf": {"context_length": 4096}}
 WITH_3090 = nvidia("580.95.05", "13.0", gpu("NVIDIA GeForce RTX 3090", "8.6"))
 TOOLKIT = {"action": "none", "state": "present", "cdi": False}
 
@@ -27,7 +28,8 @@ def other(vendor, loaded=True):
 
 def plan(gpus=None, planned=CUDA_IMAGE, toolkit=TOOLKIT, **fields):
     service = parse({"name": "chat", "model": "tiny", "port": 8080, **fields})
-    return plan_service(service, host("distro", gpu=gpus or {}), toolkit, planned, MODELS)
+    facts = host("distro", gpu=gpus or {})
+    return plan_service(service, facts, toolkit, planned, MODEL, MemoryRoom(facts))
 
 
 def test_a_gpu_image_on_a_host_with_a_gpu_is_a_service_on_the_gpu():

@@ -36,7 +36,10 @@ class Mount:
 
 @dataclass(frozen=True)
 class Launch:
-    """What the engine needs of a container: argv after the image, environment, files, and its port inside."""
+    """What the engine needs of a container: argv after the image, environment, files, and its port inside.
+
+    What is left at its default does not show in the specification of a container.
+    """
 
     argv: tuple[str, ...]
     port: int
@@ -44,6 +47,14 @@ class Launch:
     mounts: tuple[Mount, ...] = ()
     secrets: t.Mapping[str, str] = field(default_factory=dict)
     """Secret name -> value; each becomes a file SECRETS_DIR/<name> that only the engine's user reads."""
+    entrypoint: str = ""
+    """Program in place of the image's own, which then gets all of ``argv``."""
+    caches: tuple[Mount, ...] = ()
+    """Folders the engine may write to, kept between containers; ``source`` is a name below the folder of caches."""
+    shm_mib: int = 0
+    """Upper bound of the memory that its processes share, MiB; 0 is docker's own 64."""
+    tmp_mib: int = 64
+    """Upper bound of /tmp, which is in memory, MiB."""
 
 
 SECRETS_DIR = "/run/llmfleet"

@@ -18,12 +18,27 @@ if t.TYPE_CHECKING:
 
 NAME = "llama_server"
 HEALTH_PATH = "/health"
+MODEL_FORMAT = "gguf"
 CONTAINER_PORT = 8080
 OFFLOAD = llama_offload
 """How it is put on a GPU, and what proves that it is there."""
 
 DEFAULT_CONTEXT_LENGTH = 4096
 """Tokens one request may use when the service does not say (a model trained for less gets its own figure)."""
+
+DEFAULT_PARALLEL = 1
+"""Each slot has its own part of the KV cache, so that more of them cost memory from the start."""
+
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+DTYPES: tuple[str, ...] = ()
+
+REFUSED_FIELDS = {
+    "gpu_memory_utilization": "llama-server takes what the model and its context need; set `gpu_layers` for less",
+    "tensor_parallel": "llama-server spreads a model over the GPUs it has by itself",
+    "dtype": "a GGUF says the types of its weights; choose a quantisation in `model`",
+}
+REFUSED_MODELS = r".*\.(safetensors|bin)"
+REFUSED_MODELS_WHY = "llama-server reads GGUF files only; convert the model with playbooks/quantize.yml"
 
 OWNED_FLAGS = {
     "-m": "model", "--model": "model", "-mu": "model", "--model-url": "model", "-hf": "model", "--hf-repo": "model",
@@ -35,6 +50,8 @@ OWNED_FLAGS = {
     "-np": "parallel", "--parallel": "parallel",
     "-t": "threads", "--threads": "threads",
     "-ngl": "gpu_layers", "--gpu-layers": "gpu_layers", "--n-gpu-layers": "gpu_layers",
+    # pairs of different types have no GPU kernels in usual builds
+    "-ctk": "cache_type", "--cache-type-k": "cache_type", "-ctv": "cache_type", "--cache-type-v": "cache_type",
 }  # fmt: skip
 """Flags that a typed field sets; in free ``args`` they would contradict it."""
 
@@ -54,7 +71,8 @@ OWNED_ENV = {
     "LLAMA_API_KEY": "api_key", "LLAMA_ARG_API_KEY_FILE": "api_key", "LLAMA_ARG_MODEL": "model",
     "LLAMA_ARG_PORT": "port", "LLAMA_ARG_HOST": "bind", "LLAMA_ARG_ALIAS": "served_name",
     "LLAMA_ARG_CTX_SIZE": "context_length", "LLAMA_ARG_N_PARALLEL": "parallel", "LLAMA_ARG_THREADS": "threads",
-    "LLAMA_ARG_N_GPU_LAYERS": "gpu_layers",
+    "LLAMA_ARG_N_GPU_LAYERS": "gpu_layers", "LLAMA_ARG_CACHE_TYPE_K": "cache_type",
+    "LLAMA_ARG_CACHE_TYPE_V": "cache_type",
 }  # fmt: skip
 
 PHASES = (
@@ -185,6 +203,8 @@ def launch(
         "--no-slots",
         "--offline",
     ]
+    if service.cache_type:
+        argv += ["--cache-type-k", service.cache_type, "--cache-type-v", service.cache_type]
     if service.threads:
         argv += ["--threads", str(service.threads)]
     if has_gpus:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import typing as t
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from ansible.module_utils.llmfleet.errors import BadInput
 
@@ -87,8 +87,21 @@ class Manifest:
 def _files(rows: t.Any) -> tuple[RepoFile, ...]:
     files = tuple(RepoFile(**row) for row in rows)
     for file in files:
+        _check_types(file, size=file.size)
         check_path(file.path)
     return files
+
+
+def _check_types(found: t.Any, size: t.Any = 0) -> None:
+    """Raise TypeError unless all plain fields are words and ``size`` a count."""
+    others = ("files", "size")
+    wrong = [
+        one.name for one in fields(found) if one.name not in others and not isinstance(getattr(found, one.name), str)
+    ]
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        wrong.append("size")
+    if wrong:
+        raise TypeError(f"{wrong[0]} is of the wrong kind")
 
 
 def check_path(path: str) -> None:
@@ -101,7 +114,9 @@ def check_path(path: str) -> None:
 def listing_from(data: t.Mapping[str, t.Any]) -> Listing:
     """Return the Listing that ``as_data`` made; raises BadInput for anything else."""
     try:
-        return Listing(**{**data, "files": _files(data["files"])})
+        listing = Listing(**{**data, "files": _files(data["files"])})
+        _check_types(listing)
+        return listing
     except (TypeError, KeyError) as error:
         raise BadInput(f"not the listing of a repository as hub_listing returns it: {error}") from None
 
@@ -109,6 +124,8 @@ def listing_from(data: t.Mapping[str, t.Any]) -> Listing:
 def manifest_from(data: t.Mapping[str, t.Any]) -> Manifest:
     """Return the Manifest that ``as_data`` made; raises BadInput for anything else."""
     try:
-        return Manifest(**{**data, "files": _files(data["files"])})
+        manifest = Manifest(**{**data, "files": _files(data["files"])})
+        _check_types(manifest)
+        return manifest
     except (TypeError, KeyError) as error:
         raise BadInput(f"not the manifest of a model as hub_listing or the plan makes it: {error}") from None

@@ -1,0 +1,351 @@
+"""What is to be done about one model of a hub on one host, and doing it: look, list, choose, bring, verify, publish."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import typing as t
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
+
+from ansible.module_utils.llmfleet import gguf, safetensors_header
+from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
+from ansible.module_utils.llmfleet.hub import choice, client, own_folder, removal, sources, store
+from ansible.module_utils.llmfleet.hub.manifest import GGUF, SAFETENSORS, Manifest, RepoFile
+from ansible.module_utils.llmfleet.hub.opener import HubOpener
+from ansible.module_utils.llmfleet.hub.place import make_folder, models
+from ansible.module_utils.llmfleet.hub.progress import Log
+from ansible.module_utils.llmfleet.hub.store import Asked, Place, State
+from ansible.module_utils.llmfleet.hub.transfer import CONNECTIONS, Transfer
+from ansible.module_utils.llmfleet.model_ref import ModelRef
+
+FORMATS = {"llama_server": GGUF, "vllm": SAFETENSORS}
+"""Engine → the format that it loads."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A model of a hub, and how it is to be brought."""
+
+    ref: ModelRef
+    dest: str
+    sources: t.Any = None
+    """As the user gives them; None is the default list, and in a dry run no network at all."""
+    environ: t.Mapping[str, str] = field(default_factory=dict)
+    manifest: Manifest | None = None
+    """Its files, where a plan has settled them."""
+    engine: str = ""
+    quant_limit: int = 0
+    """Bytes that the files may take where no quantisation is asked for; 0: unknown."""
+    trust_remote_code: bool = False
+    update: bool = False
+    verify: str = store.QUICK
+    connections: int = CONNECTIONS
+    timeout: float = 30.0
+    """Seconds without a byte."""
+    lock_timeout: float = 3600.0
+    """Seconds to wait for another process that brings files of the same repository."""
+    peers: t.Sequence[t.Sequence[str]] = ()
+    archive: t.Mapping[str, t.Any] = field(default_factory=dict)
+    log: str = ""
+    pause: float = 0.5
+    """Seconds before a broken transfer is tried again; doubles each time."""
+
+    @property
+    def asked(self) -> Asked:
+        ref = self.ref
+        form = GGUF if ref.quant or ref.file else FORMATS.get(self.engine, "")
+        return Asked(ref.source, ref.quant, ref.revision, ref.file, form)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was done about a model, or would be done in a dry run."""
+
+    changed: bool
+    action: str
+    why: str
+    manifest: Manifest | None = None
+    is_there: bool = False
+    source: str = ""
+    """Name of the source that files came from, or that listed the model."""
+    bytes_fetched: int = 0
+    seconds: float = 0.0
+    """How long that took."""
+    tried: t.Sequence[t.Mapping[str, str]] = ()
+    before: str = ""
+    after: str = ""
+
+
+class Job:
+    """Brings one model of a hub; a ``dry_run`` changes nothing."""
+
+    def __init__(self, wanted: Wanted, dry_run: bool = False, web: client.Web | None = None) -> None:
+        self._wanted = wanted
+        self._dry_run = dry_run
+        self._web = web or client.Web(wanted.timeout)
+        self._place = Place(wanted.dest, wanted.ref.repo)
+        self._tried: list[dict[str, str]] = []
+        given = wanted.manifest
+        if given is not None and given.repo.lower() != wanted.ref.repo.lower():
+            raise BadInput(f"`manifest` is of the repository {given.repo}; plan again")
+        if given is not None:
+            # a hub may spell the name in its own way
+            self._place = Place(wanted.dest, given.repo)
+        self.log = "" if dry_run else wanted.log or os.path.join(self._place.own, "progress.log")
+        """File that tells how far a transfer is, "" for none."""
+
+    @property
+    def place(self) -> Place:
+        return self._place
+
+    def present(self) -> Done:
+        """Bring the model, whole and verified."""
+        wanted = self._wanted
+        state = store.state_of(self._place, wanted.manifest or wanted.asked, wanted.verify)
+        may_ask = wanted.sources is not None or not self._dry_run
+        moves = wanted.update and not wanted.ref.pinned and wanted.manifest is None
+        manifest = state.manifest
+        if manifest is None or (moves and may_ask):
+            if not may_ask:
+                return Done(True, "missing", "it is not there", before=f"{self._place.root}: it is not there\n")
+            manifest = self._choose()
+            state = store.state_of(self._place, manifest, wanted.verify)
+        if state.present:
+            return self._keep(manifest, state)
+        if self._dry_run:
+            return self._done(manifest, state, self._action(manifest, state, linked=0))
+        with store.locked(self._place, wanted.lock_timeout, self._say):
+            # another process may have brought it meanwhile
+            state = store.state_of(self._place, manifest, wanted.verify)
+            return self._keep(manifest, state, locked=True) if state.present else self._bring(manifest, state)
+
+    def absent(self) -> Done:
+        """Remove the model, unless it is wanted in other words too."""
+        wanted = self._wanted
+        state = store.state_of(self._place, wanted.manifest or wanted.asked)
+        if state.manifest is None:
+            return self._drop_partial()
+        others = removal.other_words(self._place, state.manifest, wanted.asked)
+        paths = [] if others else removal.files_of(self._place, state.manifest)
+        if not self._dry_run:
+            with store.locked(self._place, wanted.lock_timeout, self._say):
+                removal.forget(self._place, state.manifest, wanted.asked if others else None)
+        if others:
+            return Done(True, "keep", f"it is still wanted in other words ({', '.join(others)})", state.manifest, True)
+        return Done(True, "remove", "it is no longer wanted", before="".join(f"{path}\n" for path in paths))
+
+    def _drop_partial(self) -> Done:
+        """Remove what interrupted downloads left, which does not tell in which words it was asked for."""
+        rows = removal.partial(self._place)
+        if not rows:
+            return Done(False, "keep", "it is not there")
+        if not self._dry_run:
+            removal.remove(self._place.dest, rows)
+        return Done(True, "remove", "only a part of it is there", before="".join(f"{row.path}\n" for row in rows))
+
+    # --- finding out --------------------------------------------------------------------------------------------------
+
+    def _sources(self) -> list[sources.Source]:
+        wanted = self._wanted
+        return sources.for_model(
+            sources.parse_sources(wanted.sources, wanted.environ), wanted.ref.source, wanted.ref.shown
+        )
+
+    def _choose(self) -> Manifest:
+        wanted = self._wanted
+        found, _, self._tried = client.first_that_answers(
+            self._sources(), wanted.ref.repo, wanted.ref.revision, self._web
+        )
+        manifest = choice.choose(
+            found, wanted.ref, wanted.engine, wanted.quant_limit, trust_remote_code=wanted.trust_remote_code
+        )
+        return with_digest(manifest, wanted.ref.sha256)
+
+    def _keep(self, manifest: Manifest, state: State, locked: bool = False) -> Done:
+        """Leave the files and set right what is around them: the note, links of other tools, the words."""
+        asked = self._wanted.asked
+        known = removal.knows(self._place, manifest, asked)
+        if not state.unnoted and not state.crooked and known:
+            why = "every file was read and is right" if self._wanted.verify == store.FULL else "it was verified before"
+            return Done(False, "keep", why, manifest, True, manifest.source, tried=self._tried)
+        if not self._dry_run:
+            lock = store.locked(self._place, self._wanted.lock_timeout, self._say)
+            with nullcontext() if locked else lock:
+                store.publish(self._place, manifest, asked)
+        note = f"{self._place.note(manifest.commit)}: {asked.words}\n"
+        action, why = "verify", "its files are there and are the right ones"
+        if state.crooked and not state.unnoted:
+            action, why = "repair", f"{state.crooked[0].path} is a link or has another mode than 0644"
+        elif not state.unnoted:
+            action, why = "link", "it is there already, asked for in other words"
+        return Done(True, action, why, manifest, True, manifest.source, tried=self._tried, after=note)
+
+    def _action(self, manifest: Manifest, state: State, linked: int) -> str:
+        if state.damaged or (state.missing and len(state.missing) < len(manifest.files) and self._was_whole(manifest)):
+            return "repair"
+        if linked == len(state.wanted):
+            return "link"
+        return "receive" if self._wanted.peers and self._wanted.archive else "download"
+
+    def _was_whole(self, manifest: Manifest) -> bool:
+        return any(one.key == manifest.key and one.commit == manifest.commit for one in models(self._place))
+
+    def _done(self, manifest: Manifest, state: State, action: str, **more: t.Any) -> Done:
+        folder = self._place.snapshot(manifest.commit)
+        lines = {**{file.path: "it is not there" for file in state.missing}, **state.why}
+        before = "".join(f"{folder}/{path}: {said}\n" for path, said in lines.items())
+        after = "".join(f"{folder}/{file.path}: {file.digest}\n" for file in state.wanted)
+        source = more.pop("source", manifest.source)
+        return Done(
+            True,
+            action,
+            _why(manifest, state),
+            manifest,
+            source=source,
+            before=before,
+            after=after,
+            tried=self._tried,
+            **more,
+        )
+
+    # --- bringing -----------------------------------------------------------------------------------------------------
+
+    def _bring(self, manifest: Manifest, state: State) -> Done:
+        place = self._place
+        self._begin(manifest)
+        for row in self._tried:
+            self._say(f"{row['source']}: {row['said']}")
+        linked = store.reuse(place, manifest, state.missing)
+        missing = [file for file in state.wanted if file not in linked]
+        store.clear_way(place, manifest, missing)
+        begun = time.monotonic()
+        fetched, came_from = self._fetch(manifest, missing)
+        seconds = round(time.monotonic() - begun, 1)
+        self._check(manifest)
+        done = self._done(
+            manifest,
+            state,
+            self._action(manifest, state, len(linked)),
+            bytes_fetched=fetched,
+            seconds=seconds,
+            source=came_from,
+        )
+        store.publish(place, manifest, self._wanted.asked)
+        return replace(done, is_there=True)
+
+    def _begin(self, manifest: Manifest) -> None:
+        """Make the incoming folder; what lies there of another commit is no use where digests are not known."""
+        folder = self._place.incoming(manifest.key)
+        mark = os.path.join(folder, ".commit")
+        with suppress(OSError, ValueError), open(mark, encoding="ascii") as stream:
+            if stream.read().strip() != manifest.commit and not all(f.sha256 or f.blob_id for f in manifest.files):
+                shutil.rmtree(folder, ignore_errors=True)
+        make_folder(folder)
+        with open(mark, "w", encoding="ascii") as stream:
+            stream.write(manifest.commit)
+        if not self._wanted.log:
+            # of this transfer alone
+            with suppress(FileNotFoundError):
+                os.unlink(self.log)
+
+    def _fetch(self, manifest: Manifest, missing: list[RepoFile]) -> tuple[int, str]:
+        """Bring files into the incoming folder; return how many bytes came and the names of where from."""
+        wanted = self._wanted
+        if not missing:
+            return 0, manifest.source
+        received = 0
+        if wanted.peers and wanted.archive:
+            try:
+                received, names = self._receive(manifest, missing)
+                return received, names
+            except LlmfleetError as error:
+                if not wanted.sources:
+                    raise
+                self._say(f"{error}; the rest comes from outside")
+        transfer = Transfer(
+            missing,
+            self._place.incoming(manifest.key),
+            HubOpener(manifest, self._sources(), self._web),
+            connections=wanted.connections,
+            timeout=wanted.timeout,
+            log=self.log,
+            check_start=_check_start,
+            pause=wanted.pause,
+        )
+        stats = transfer.run()
+        return received + stats.bytes_fetched, ", ".join(stats.sources) or manifest.source
+
+    def _receive(self, manifest: Manifest, missing: list[RepoFile]) -> tuple[int, str]:
+        from ansible.module_utils.llmfleet.hub import swarm
+
+        wanted = self._wanted
+        paths = {file.path for file in missing}
+        stats = swarm.receive(
+            manifest,
+            wanted.archive,
+            wanted.peers,
+            self._place,
+            paths=paths,
+            connections=wanted.connections,
+            timeout=wanted.timeout,
+            log=self.log,
+        )
+        return stats.fetched, ", ".join(stats.peers)
+
+    def _check(self, manifest: Manifest) -> None:
+        """Raise LlmfleetError when what arrived is what the hub has, and still no model."""
+        incoming, folder = self._place.incoming(manifest.key), self._place.snapshot(manifest.commit)
+        for file in manifest.files:
+            path = os.path.join(incoming, file.path)
+            path = path if os.path.exists(path) else os.path.join(folder, file.path)
+            try:
+                check_content(path, file.path)
+            except BadInput as error:
+                shutil.rmtree(incoming, ignore_errors=True)
+                raise LlmfleetError(
+                    f"{file.path} of {manifest.repo} is what {manifest.source or 'the source'} has, and no engine can "
+                    f"load it: {error}; take another repository or revision"
+                ) from None
+
+    def _say(self, text: str) -> None:
+        Log(self.log).line(text)
+
+
+def _why(manifest: Manifest, state: State) -> str:
+    if state.damaged:
+        path, said = next(iter(state.why.items()))
+        more = f" and {len(state.damaged) - 1} more" if len(state.damaged) > 1 else ""
+        return f"{path}: {said}{more}"
+    if len(state.missing) < len(manifest.files):
+        return f"{len(state.missing)} of {len(manifest.files)} files are not there"
+    return "it is not there"
+
+
+def _check_start(file: RepoFile, start: bytes, size: int) -> None:
+    if file.path.lower().endswith(".gguf"):
+        gguf.check_start(start, size)
+
+
+def check_content(path: str, name: str) -> None:
+    """Raise BadInput when a file of weights is cut off or is none."""
+    lower = name.lower()
+    if lower.endswith(".gguf"):
+        with open(path, "rb") as stream:
+            gguf.read_header(stream, os.path.getsize(path))
+    elif lower.endswith(".safetensors"):
+        with open(path, "rb") as stream:
+            try:
+                safetensors_header.count_weights(stream, os.path.getsize(path))
+            except BadInput as error:
+                raise BadInput(f"it {error}") from None
+    elif lower == "config.json" and not own_folder.read_config(os.path.dirname(path)):
+        raise BadInput("it is no JSON object")
+
+
+def with_digest(manifest: Manifest, sha256: str) -> Manifest:
+    """Return the manifest with the digest that the user expects of its one file, where the source told none."""
+    if not sha256 or len(manifest.files) != 1 or manifest.files[0].sha256:
+        return manifest
+    return replace(manifest, files=(replace(manifest.files[0], sha256=sha256),))

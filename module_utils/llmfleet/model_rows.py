@@ -1,0 +1,155 @@
+"""The models of hosts as rows: what is wanted, what is there, who asks the hubs, and how the plan prints it. Pure.
+
+A row says of one model on one host: {engine, model, sha256} and what model_fetch said of it in check mode. Of models
+that are not there the hubs are asked once for all hosts; model_plan then chooses the files, and `ways` says who gets
+them where.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.module_utils.llmfleet import model_ref
+from ansible.module_utils.llmfleet.hub.manifest import manifest_from
+from ansible.module_utils.llmfleet.memory.terms import gib
+
+Data = dict[str, t.Any]
+
+KEEP, MISSING, FETCH, RECEIVE, REPAIR = "keep", "missing", "download", "receive", "repair"
+
+
+def wanted(services: t.Sequence[Data], absent_too: bool = False) -> list[Data]:
+    """Return {engine, model, sha256} of the models that ``services`` (as the inventory has them) want, each once.
+
+    A service that is absent wants none; with ``absent_too`` its model is named all the same, to be removed.
+    """
+    found = {}
+    for service in services:
+        row = {
+            "engine": service.get("engine") or "llama_server",
+            "model": service.get("model") or "",
+            "sha256": service.get("model_sha256") or "",
+        }
+        if row["model"] and (absent_too or service.get("state") != "absent"):
+            found[tuple(row.values())] = row
+    return list(found.values())
+
+
+def rows(results: t.Sequence[Data]) -> list[Data]:
+    """Return the rows from what the loop of model_fetch over `wanted` registered."""
+    left_out = ("invocation", "diff", "ansible_loop_var", "__model_store_model", "failed", "changed")
+    return [
+        {**result["__model_store_model"], **{key: value for key, value in result.items() if key not in left_out}}
+        for result in results
+        if "__model_store_model" in result and not result.get("skipped")
+    ]
+
+
+def is_hub(row: Data) -> bool:
+    """Whether the row's model is one of a hub."""
+    return model_ref.parse(row["model"], row["sha256"]).kind == "hub"
+
+
+def folders(sources: t.Sequence[t.Any]) -> bool:
+    """Whether a folder is among the sources, as users write them; only the hosts can look into one."""
+    return any(
+        (isinstance(one, str) and one.startswith("/")) or (isinstance(one, dict) and bool(one.get("path")))
+        for one in sources
+    )
+
+
+def lacking(plans: t.Mapping[str, t.Sequence[Data]], update: bool = False) -> bool:
+    """Whether hubs have to be asked about a model."""
+    return any(to_ask(plans, host, update) for host in plans)
+
+
+def to_ask(plans: t.Mapping[str, t.Sequence[Data]], host: str, update: bool = False) -> list[str]:
+    """Return the models that ``host`` asks the hubs about: those it is the first to lack, of ``plans`` by host.
+
+    With ``update`` also those that are there, whose branch may have moved.
+    """
+    asker: dict[str, str] = {}
+    for name, plan in plans.items():
+        for row in plan:
+            if row["action"] == MISSING or (update and is_hub(row)):
+                asker.setdefault(row["model"], name)
+    return [model for model, name in asker.items() if name == host]
+
+
+def answered(results: t.Sequence[Data]) -> list[str]:
+    """Return the models that a source has answered about, of what the loop of hub_listing registered."""
+    return [result["item"] for result in results if result.get("listing")]
+
+
+def heard(results: t.Sequence[Data]) -> dict[str, Data]:
+    """Return model -> what hub_listing said or, where it failed, {msg} with all reasons."""
+    said: dict[str, Data] = {}
+    for result in results:
+        model = result.get("item")
+        if model is None or result.get("skipped"):
+            continue
+        if result.get("listing"):
+            names = ("listing", "source", "shape", "config", "candidates", "tried")
+            said[model] = {name: result[name] for name in names if name in result}
+        elif "listing" not in said.get(model, {}):
+            before = said.get(model, {}).get("msg", "")
+            why = str(result.get("msg") or "the hub could not be asked")
+            said[model] = {"msg": why if before in ("", why) else f"{before}; from the host: {why}"}
+    return said
+
+
+def done(plan: t.Sequence[Data], results: t.Sequence[Data], brought: t.Sequence[Data] = ()) -> list[Data]:
+    """Return a host's rows after the models came: by the loop over `directly`, or in rounds (``brought``)."""
+    fresh = {(row["engine"], row["model"]): row for row in rows(results)}
+    there = {(row["engine"], row["model"]): row.get("found") or {} for row in brought if row["has"]}
+    after = []
+    for row in plan:
+        name = (row["engine"], row["model"])
+        if name in fresh or (name in there and row["action"] != KEEP):
+            row = {**row, **fresh.get(name, {}), **there.get(name, {}), "action": KEEP, "why": "it has just come"}
+        after.append(row)
+    return after
+
+
+def lines(host: str, plan: t.Sequence[Data]) -> list[tuple[str, str, str, str, str]]:
+    """Return the table's rows about the models of a host."""
+    return [
+        (host, f"model {_short(row['model'])}", row["action"], _detail(row), row.get("problem") or row.get("why", ""))
+        for row in plan
+    ]
+
+
+def _detail(row: Data) -> str:
+    manifest = row.get("manifest") or {}
+    size = int(row.get("total_size") or 0)
+    come = row["action"] in (FETCH, RECEIVE)
+    origin = f"from {row.get('from') or row.get('source')}" if come and (row.get("from") or row.get("source")) else ""
+    return ", ".join(filter(None, [manifest.get("quant"), gib(size) if size else "", origin]))
+
+
+def _short(model: str) -> str:
+    # the query of a signed URL is a secret
+    return model.partition("?")[0]
+
+
+def ways(plans: t.Mapping[str, t.Sequence[Data]], fan_out: bool = True) -> dict[str, list[Data]]:
+    """Return the rows of all hosts with who fetches from outside and who receives, as ``from``.
+
+    One host that has a model, or else the first that lacks it, is where the others get it.
+    """
+    holder: dict[str, str] = {}
+    for settled in (True, False):
+        for host, plan in plans.items():
+            for row in plan:
+                there = row["action"] not in (FETCH, RECEIVE, MISSING)
+                if row.get("manifest") and there == settled and not row.get("problem"):
+                    holder.setdefault(manifest_from(row["manifest"]).key, host)
+    done: dict[str, list[Data]] = {}
+    for host, plan in plans.items():
+        done[host] = []
+        for row in plan:
+            source = holder.get(manifest_from(row["manifest"]).key, host) if row.get("manifest") else host
+            if fan_out and row["action"] == FETCH and source != host and not row.get("problem"):
+                row = {**row, "action": RECEIVE, "from": source}
+            done[host].append(row)
+    return done

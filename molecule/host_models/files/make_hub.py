@@ -1,0 +1,29 @@
+"""Write the repositories that the stand-in hub of this scenario serves: two types of weights of one model, and another."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path[:0] = [str(ROOT / "tests")]
+
+import ansible.module_utils  # noqa: E402
+
+ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
+
+import gguf_models  # noqa: E402
+from ansible.module_utils.llmfleet import tiny_gguf  # noqa: E402
+
+hub = Path(sys.argv[1])
+
+# of several chunks each
+large = hub / "org" / "large"
+large.mkdir(parents=True, exist_ok=True)
+model = gguf_models.MODELS["llama"]()
+for name, kind in (("Q8_0", gguf_models.Q8_0), ("Q4_0", gguf_models.Q4_0)):
+    model.kind = kind
+    gguf_models.write(model, large / f"large-{name}.gguf")
+
+small = hub / "org" / "small"
+small.mkdir(parents=True, exist_ok=True)
+with open(small / "small-F32.gguf", "wb") as stream:
+    tiny_gguf.write(stream)
