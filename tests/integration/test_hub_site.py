@@ -31,7 +31,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Hub]:
         for name in names:
             with (root / repo / name).open("wb") as file:
                 tiny_gguf.write(file)
-    tiny_hf.write(root / FOLDER)
+    tiny_hf.write(root / FOLDER, head_dim=32)
     with Hub(root) as served:
         served.repo(GATED, gated=True)
         yield served
@@ -127,3 +127,25 @@ def test_what_cannot_be_had_or_does_not_fit_is_refused_before_anything_is_fetche
     for host, (_, words) in faults.items():
         said = "\n".join(re.findall(rf"(?ms)^(?:fatal|failed): \[{host}\].*?(?=^\S)", output))
         assert words in re.sub(r"\s+", " ", said), f"{host}: {said or output}"
+
+
+@pytest.mark.full
+def test_vllm_serves_a_repository_of_the_hub(tmp_path, hub):
+    """The image takes some minutes to make where it is not there yet."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    tmp_path.chmod(0o755)
+    service = {"name": "test-hub-vllm", "engine": "vllm", "model": FOLDER, "port": free_port()}
+    caches = {"llm_service_cache_directory": str(folder / "cache")}
+    path = inventory(folder, hub, [service], **caches)
+    try:
+        first = site(path)
+        hub.reset()
+        second = site(path)
+    finally:
+        subprocess.run(["docker", "rm", "-f", service["name"]], capture_output=True, check=False)
+    assert re.search(rf"model {FOLDER} +download +1 MiB", first)
+    assert re.search(r"service test-hub-vllm .*fits: ", first)
+    assert re.search(r"service test-hub-vllm: ready.*token [\d.]+ s", re.sub(r"\s+", " ", second))
+    assert changed(second) == 0
+    assert hub.log == []

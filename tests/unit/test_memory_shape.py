@@ -256,13 +256,14 @@ ARCHITECTURES = st.sampled_from(
     ["llama", "gemma3", "gemma4", "gpt-oss", "deepseek2", "jamba", "qwen3next", "mamba", "rwkv7", "kimi-linear", "lfm2",
      "nemotron_h", "falcon-h1", "exaone4", "bert", ""]
 )  # fmt: skip
-KEYS = st.sampled_from(
+NAMES = (
     "embedding_length attention.head_count attention.head_count_kv attention.key_length attention.value_length "
     "attention.key_length_mla attention.value_length_mla attention.sliding_window attention.sliding_window_pattern "
     "attention.shared_kv_layers attention.recurrent_layers full_attention_interval nextn_predict_layers vocab_size "
     "ssm.conv_kernel ssm.inner_size ssm.state_size ssm.group_count wkv.head_size kda.head_dim shortconv.l_cache "
-    "feed_forward_length expert_used_count rope.dimension_count".split()
+    "feed_forward_length expert_used_count rope.dimension_count"
 )
+KEYS = st.sampled_from(NAMES.split())
 NUMBER = st.one_of(st.integers(-(1 << 63), 1 << 64), st.integers(0, 8))
 VALUE = st.one_of(NUMBER, st.booleans(), st.floats(), st.text(max_size=3), st.lists(NUMBER, max_size=8).map(tuple))
 
