@@ -45,13 +45,15 @@ def make_plan(
     images: t.Mapping[str, Data],
     models: t.Sequence[Data],
     now: float,
+    memory_rule: str = "refuse",
 ) -> Data:
     """Return the plan: {host, wsl, engine, toolkit, image, vllm_image, models, models_changed, services, vllm,
     warnings, problems}.
 
     ``facts``: what host_info says; ``engine`` and ``toolkit``: the plans of docker_engine and
     nvidia_container_toolkit; ``images``: the plans of llama_cpp_image and vllm_image by engine, each of which may be
-    empty or missing; ``models``: rows of model_rows; ``now``: the controller's clock in seconds since the epoch.
+    empty or missing; ``models``: rows of model_rows; ``now``: the controller's clock in seconds since the epoch;
+    ``memory_rule``: whether to `refuse` what does not fit the memory, or to `warn`.
     Every problem and warning is one sentence.
     """
     image = images.get("llama_server") or NO_IMAGE
@@ -85,7 +87,10 @@ def make_plan(
             if row.get("problem"):
                 raise BadInput(f"service {service.name}: {row['problem']}")
             its_image = second if service.engine == "vllm" else image
-            plan["services"].append(plan_service(service, facts, toolkit, its_image, row, memory))
+            warn = memory_rule == "warn"
+            planned = plan_service(service, facts, toolkit, its_image, row, memory, warn)
+            plan["services"].append(planned)
+            plan["warnings"] += filter(None, [planned.get("warning")])
         except BadInput as problem:
             problems.append(f"{host}: {problem}")
     return plan

@@ -46,12 +46,15 @@ class Device:
     """Those it computes on; none on the CPU."""
 
 
-def plan_service(service: Service, facts: Data, toolkit: Data, image: Data, model: Data, memory: MemoryRoom) -> Data:
+def plan_service(
+    service: Service, facts: Data, toolkit: Data, image: Data, model: Data, memory: MemoryRoom, warn: bool = False
+) -> Data:
     """Return one service's row of the plan. Raises BadInput.
 
     ``image``: the plan of its engine's image; ``model``: the row of model_plan; ``memory``: what is left of the host's.
     ``device`` says where it computes, ``gpus`` (for llm_service) how its container gets the host's GPUs, "" for none;
-    ``settings`` are fields that the user left open and the memory plan has filled in.
+    ``settings`` are fields that the user left open and the memory plan has filled in. With ``warn`` a model that does
+    not fit is planned all the same, and ``warning`` says so.
     """
     row: Data = {"name": service.name, "engine": service.engine, "state": service.state}
     if service.state != "started":
@@ -59,7 +62,7 @@ def plan_service(service: Service, facts: Data, toolkit: Data, image: Data, mode
     _check_context(service, model)
     reference = service.image or image["image"]
     device = device_of(service, facts["gpu"], toolkit, image)
-    settings, memory_why = _memory(service, model, device, memory)
+    settings, memory_why, warning = _memory(service, model, device, memory, warn)
     return {
         **row,
         "model": f"{service.model} ({model['action']})",
@@ -70,7 +73,8 @@ def plan_service(service: Service, facts: Data, toolkit: Data, image: Data, mode
         "device": device.title,
         "gpus": device.access,
         "settings": settings,
-        "why": "; ".join(filter(None, [device.why, memory_why])),
+        "warning": warning,
+        "why": "; ".join(filter(None, [_layers(service, device, settings), device.why, memory_why])),
     }
 
 
@@ -85,18 +89,29 @@ def _check_context(service: Service, model: Data) -> None:
         )
 
 
-def _memory(service: Service, model: Data, device: Device, memory: MemoryRoom) -> tuple[Data, str]:
-    """Return (settings to fill in, what the plan says about memory). Raises BadInput where it does not suffice."""
+def _layers(service: Service, device: Device, settings: Data) -> str:
+    """Return which layers are on the GPU, in words; "" where there is no choice."""
+    if not device.gpus or service.engine != "llama_server":
+        return ""
+    layers = service.gpu_layers or settings.get("gpu_layers")
+    return f"{layers} layers on the GPU, the others on the CPU" if layers else "all layers"
+
+
+def _memory(service: Service, model: Data, device: Device, memory: MemoryRoom, warn: bool) -> tuple[Data, str, str]:
+    """Return (settings to fill in, what the plan says about memory, a warning). Raises BadInput where it lacks."""
     if not model.get("shape") or not device.title:
-        return {}, ""
+        return {}, "", ""
     verdict = memory.judge(service, shape_from(model["shape"]), device.gpus)
     if verdict is None:
-        return {}, ""
-    if not verdict.fits:
-        change = f"; {verdict.change}" if verdict.change else ""
-        raise BadInput(f"service {service.name}: {service.model}: {verdict.why}{change}")
+        return {}, "", ""
     memory.take(verdict)
-    return dict(verdict.settings), verdict.why
+    if verdict.fits:
+        return dict(verdict.settings), verdict.why, ""
+    change = f"; {verdict.change}" if verdict.change else ""
+    said = f"service {service.name}: {service.model} {verdict.why}{change}"
+    if not warn:
+        raise BadInput(f"{said} (`preflight_memory: warn` tries it all the same)")
+    return {}, verdict.why, said
 
 
 def variant_of(reference: str) -> str:
@@ -148,8 +163,7 @@ def device_of(service: Service, gpu: Data, toolkit: Data, image: Data) -> Device
     ENGINES[service.engine].OFFLOAD.gpu_argv(service)
     count = Counter(one["name"] for one in gpus)
     names = ", ".join(name if number == 1 else f"{number}x {name}" for name, number in count.items())
-    layers = f"{service.gpu_layers} layers on the GPU, the others on the CPU" if service.gpu_layers else "all layers"
-    return Device(f"GPU: {names}", _access(gpus, toolkit), f"{layers}; {gpu['reason']}", tuple(gpus))
+    return Device(f"GPU: {names}", _access(gpus, toolkit), gpu["reason"], tuple(gpus))
 
 
 def _runs(gpu: Data) -> bool:

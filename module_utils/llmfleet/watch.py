@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 import typing as t
 
@@ -114,6 +115,18 @@ def explain_death(state: t.Mapping[str, t.Any], log: str, engine: t.Any, memory:
     }
 
 
+def _explain_answer(error: FailedError, log: str, engine: t.Any, report: Report) -> dict[str, str]:
+    """Return {cause, evidence, fix} for an answer that proves a failure; where the engine failed its log says why."""
+    found = diagnose(log, engine.FAILURES) if re.search(r"failed while answering|HTTP 5\d\d", str(error)) else None
+    if found:
+        return {**found, "cause": f"{error}: {found['cause']}"}
+    return {
+        "cause": str(error),
+        "evidence": f"verification level after {list(report.levels)[-1]}",
+        "fix": "see log_tail",
+    }
+
+
 def wait_ready(docker: Docker, spec: Spec, endpoint: Endpoint, verify: Verify) -> Report:
     """Return the Report once the container of ``spec`` has reached the goal of ``verify``; raise NotReadyError as soon
     as that is hopeless.
@@ -158,12 +171,8 @@ def wait_ready(docker: Docker, spec: Spec, endpoint: Endpoint, verify: Verify) -
         except DeviceError as error:
             raise NotReadyError(error.diagnosis, log_of(docker, container), report) from None
         except FailedError as error:
-            diagnosis = {
-                "cause": str(error),
-                "evidence": f"verification level after {list(report.levels)[-1]}",
-                "fix": "see log_tail",
-            }
-            raise NotReadyError(diagnosis, log_of(docker, container), report) from None
+            log = log_of(docker, container)
+            raise NotReadyError(_explain_answer(error, log, engine, report), log, report) from None
         if now - logged >= 1.0:
             log, logged = log_of(docker, container), now
             if log != seen_log:

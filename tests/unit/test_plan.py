@@ -12,6 +12,7 @@ from ansible.module_utils.llmfleet.closing_report import closing_report
 from ansible.module_utils.llmfleet.plan import make_plan, problems_of, table
 from facts import NOW, gpu, host, nvidia
 from test_image_fleet import INPUTS
+from test_model_plan import shape
 
 IMAGE = image_plan.settle(
     {
@@ -39,10 +40,10 @@ ENGINE = {
 TOOLKIT = {"action": "skip", "version": "", "why": "no NVIDIA GPU", "warnings": [], "problems": []}
 
 
-def plan(services=(SERVICE,), engine=None, toolkit=None, image=None, now=NOW, models=MODELS, **facts):
+def plan(services=(SERVICE,), engine=None, toolkit=None, image=None, now=NOW, models=MODELS, rule="refuse", **facts):
     engine, toolkit = {**ENGINE, **(engine or {})}, {**TOOLKIT, **(toolkit or {})}
     images = {"llama_server": {**IMAGE, **(image or {})}}
-    return make_plan(list(services), "gpu1", host("distro", **facts), engine, toolkit, images, models, now)
+    return make_plan(list(services), "gpu1", host("distro", **facts), engine, toolkit, images, models, now, rule)
 
 
 def test_a_good_host_has_no_problems_and_every_row_says_why():
@@ -54,6 +55,49 @@ def test_a_good_host_has_no_problems_and_every_row_says_why():
     assert "llama_server, CPU, tiny (generate), 127.0.0.1:8080" in text
     assert re.search(r"gpu1 +model tiny +generate +it is not there", text)
     assert len({line.index("ACTION") for line in text.splitlines()[:1]}) == 1
+
+
+def with_shape(gib):
+    """Return the row of a model with weights of so many GiB."""
+    return [{**MODELS[0], "action": "keep", "shape": shape(gib << 30).as_data()}]
+
+
+def test_the_plan_says_that_a_model_fits_and_what_the_services_after_it_have_left():
+    other = {**SERVICE, "name": "other", "port": 8081}
+    made = plan([SERVICE, other], models=with_shape(8), machine={"memory_bytes": 32 << 30})
+    rooms = [re.search(r"fits: ([\d.]+) GiB of ([\d.]+) GiB", row["why"]).groups() for row in made["services"]]
+    assert float(rooms[1][1]) == pytest.approx(float(rooms[0][1]) - float(rooms[0][0]), abs=0.2)
+
+
+def test_what_does_not_fit_is_refused_with_the_change_that_would():
+    (problem,) = plan(
+        [{**SERVICE, "context_length": 4096, "parallel": 32}], models=with_shape(20), machine={"memory_bytes": 24 << 30}
+    )["problems"]
+    assert problem.startswith("gpu1: service chat: tiny does not fit: it needs ")
+    assert "would fit" in problem or "are missing" in problem
+    assert "preflight_memory: warn" in problem
+
+
+def test_what_does_not_fit_can_be_tried_all_the_same():
+    made = plan(models=with_shape(40), rule="warn", machine={"memory_bytes": 24 << 30})
+    assert made["problems"] == []
+    assert any("tiny does not fit" in line for line in table([made]).splitlines() if line.startswith("warning: gpu1"))
+    assert made["services"][0]["settings"] == {}
+
+
+def test_what_is_left_open_is_filled_in_and_said():
+    card = gpu("RTX", "8.6", index=0, memory_total_bytes=6 << 30)
+    image = {"action": "keep", "variant": "cuda", "image": "x:cuda-0"}
+    made = plan(
+        models=with_shape(8), image=image, gpu=nvidia("580.95.05", "13.0", card), machine={"memory_bytes": 64 << 30}
+    )
+    assert 0 < made["services"][0]["settings"]["gpu_layers"] < 33
+    assert "layers on the GPU, the others on the CPU; 1 NVIDIA GPU" in made["services"][0]["why"]
+
+
+def test_a_model_that_cannot_be_had_is_a_problem_of_its_service():
+    row = {**MODELS[0], "action": "missing", "problem": "model org/m: no route"}
+    assert plan(models=[row])["problems"] == ["gpu1: service chat: model org/m: no route"]
 
 
 def test_a_gpu_that_the_image_does_not_use_is_named():

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import typing as t
+from pathlib import Path
 
 import pytest
+import tiny_hf
+from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.engines import ENGINES, vllm, vllm_device
 from ansible.module_utils.llmfleet.engines.base import DeviceError, Launch, Mount, diagnose, phase_of
 from ansible.module_utils.llmfleet.engines.vllm_gate import GATE
-from ansible.module_utils.llmfleet.errors import BadInput
+from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
 from ansible.module_utils.llmfleet.memory.config_shape import from_config
 from ansible.module_utils.llmfleet.services import parse
 from ansible.module_utils.llmfleet.spec import build, changes, create_argv
+from ansible.module_utils.llmfleet.wanted import resolve
 
 KEY = "a-very-secret-key"
 RAW = {"name": "chat", "engine": "vllm", "model": "/models/qwen3", "port": 8001}
@@ -157,6 +161,51 @@ def test_llama_server_refuses_what_is_vllms(change, words):
     with pytest.raises(BadInput, match="service chat:") as refusal:
         parse({"name": "chat", "model": "/models/a.gguf", "port": 1, **change})
     assert words in str(refusal.value)
+
+
+def looked_up(model_path: Path, **options: t.Any) -> tuple[dict[str, t.Any], Launch]:
+    docker = Docker(lambda argv, **_: (0, json.dumps([{"Id": "sha256:1"}]), "") if argv[1] == "image" else (1, "", ""))
+    service = parse({**RAW, "model": str(model_path)})
+    return resolve(
+        docker, service, image="img:1", model_path=str(model_path), api_key="", salt="s", foresee=False, **options
+    )
+
+
+def test_what_is_known_of_the_folder_goes_into_the_specification(tmp_path):
+    folder = tiny_hf.write(tmp_path / "tiny-hf", head_dim=32)
+    spec, made = looked_up(folder, caches="/c")
+    assert spec["mounts"] == {"/models/tiny-hf": str(folder)}
+    assert spec["caches"] == {"/cache": "/c/vllm"}
+    assert value(made, "--max-model-len") == "4096"
+    assert value(made, "--kv-cache-memory-bytes")
+    assert looked_up(folder)[0]["model_fingerprint"] == spec["model_fingerprint"]
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert looked_up(folder)[0]["model_fingerprint"] != spec["model_fingerprint"]
+
+
+def test_a_folder_of_links_brings_what_they_point_at(tmp_path):
+    whole = tiny_hf.write(tmp_path / "blobs")
+    folder = tmp_path / "snapshots" / "0123"
+    folder.mkdir(parents=True)
+    for file in whole.iterdir():
+        (folder / file.name).symlink_to(f"../../blobs/{file.name}")
+    spec, _ = looked_up(folder)
+    assert spec["mounts"] == {"/models/0123": str(folder), "/blobs": str(whole)}
+
+
+def test_a_folder_that_is_not_whole_is_refused_with_the_name_of_the_service(tmp_path):
+    folder = tiny_hf.write(tmp_path / "tiny-hf")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(LlmfleetError, match=r"service chat: model .*/tiny-hf: the folder has no weights"):
+        looked_up(folder)
+
+
+def test_a_configuration_nobody_knows_is_left_to_the_engine(tmp_path):
+    folder = tiny_hf.write(tmp_path / "tiny-hf")
+    (folder / "config.json").write_text('{"architectures": ["NewModel"]}')
+    made = looked_up(folder)[1]
+    assert value(made, "--gpu-memory-utilization") == "0.4"
 
 
 class Door:

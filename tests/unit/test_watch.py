@@ -106,6 +106,25 @@ def test_a_proven_failure_does_not_wait(clock, monkeypatch):
     assert clock.now == 0
 
 
+@pytest.mark.parametrize(
+    ("answer", "cause", "fix"),
+    [
+        ("failed while answering: {'code': 500}", "the model does not fit into memory", "use a smaller quantisation"),
+        ("says HTTP 500: dead", "the model does not fit into memory", "use a smaller quantisation"),
+        # the engine did what it was told
+        ("the reply lacks `yes`", "", "see log_tail"),
+    ],
+)
+def test_an_engine_that_fails_while_it_answers_is_asked_why(clock, monkeypatch, answer, cause, fix):
+    def refuted(*_):
+        raise FailedError(answer)
+
+    with pytest.raises(NotReadyError) as failure:
+        wait(engine_room(clock, {0: UP}, log="std::bad_alloc"), monkeypatch, refuted)
+    assert failure.value.diagnosis["cause"] == (f"{answer}: {cause}" if cause else answer)
+    assert failure.value.diagnosis["fix"].startswith(fix)
+
+
 def test_silence_longer_than_the_phase_allows_ends_it(clock, monkeypatch):
     with pytest.raises(NotReadyError, match="in phase `starting`") as failure:
         wait(engine_room(clock, {0: UP}), monkeypatch)

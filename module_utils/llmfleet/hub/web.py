@@ -92,7 +92,7 @@ class UrlOpener:
                     return Reply(416, error.headers, UNKNOWN, error)
                 if 300 <= error.code < 400:
                     # urllib puts a text of several lines there
-                    raise TransferError("the server redirects in a circle, or to nowhere; check the URL")
+                    raise TransferError("the server redirects in a circle, or to nowhere; check the URL") from None
                 said = f"the server answers HTTP {error.code} {error.reason}"
                 if error.code in TRANSIENT:
                     raise Broken(said, retry_after(error.headers, self._now())) from None
