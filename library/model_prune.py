@@ -16,7 +16,8 @@ options:
     type: path
     default: /var/lib/llmfleet/models
   keep:
-    description: Paths that engines are given (C(path) of M(model_fetch)). What is needed for them stays.
+    description:
+      - Paths that engines are given (C(path) of M(model_fetch)). What is needed for them stays, of a folder all of it.
     type: list
     elements: path
     required: true
@@ -71,13 +72,23 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
 }
 
 
+def with_content(paths: t.Iterable[str], dest: str) -> list[str]:
+    """Return ``paths`` and the files in those that are folders of the store."""
+    found = []
+    for path in paths:
+        found.append(path)
+        if path.startswith(dest.rstrip("/") + "/"):
+            found += [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+    return found
+
+
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     dest = module.params["dest"]
     try:
         if not os.path.isabs(dest):
             raise BadInput(f"`dest` must be an absolute path, not {dest!r}")
-        rows = removal.unused(dest, module.params["keep"])
+        rows = removal.unused(dest, with_content(module.params["keep"], dest))
         if rows and not module.check_mode:
             removal.remove(dest, rows)
     except LlmfleetError as problem:

@@ -54,7 +54,7 @@ class MemoryRoom:
             return None
         if (unified or not gpus) and not self._ram:
             return None
-        names = [f"GPU {_number(gpu, place)}" for place, gpu in enumerate(gpus)]
+        names = [f"GPU {number}" for number in _numbers(gpus)]
         return Room(
             devices=tuple(DeviceRoom(name, _total(gpu), self._spent.get(name, 0)) for name, gpu in zip(names, gpus)),
             ram_total=self._ram,
@@ -80,6 +80,8 @@ def _total(gpu: Data) -> int:
     return int(gpu.get("memory_total_bytes") or (gpu.get("memory_mib") or 0) << 20)
 
 
-def _number(gpu: Data, place: int) -> int:
-    index = gpu.get("index")
-    return place if index is None else int(index)
+def _numbers(gpus: t.Sequence[Data]) -> list[int]:
+    """Return the numbers of the GPUs: their own, or their places where not all have one."""
+    indexes = [gpu.get("index") for gpu in gpus]
+    known = {index for index in indexes if index is not None}
+    return [int(index) for index in indexes if index is not None] if len(known) == len(gpus) else list(range(len(gpus)))

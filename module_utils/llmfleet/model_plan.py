@@ -125,6 +125,8 @@ def _choose(row: Data, service: Service, answer: Data, judge: _Judge, store: str
     its_shape = _shape_of(shape, answer, manifest)
     _complete(row, manifest, str(answer.get("source") or listing.source), store, its_shape)
     row["why"] = f"{manifest.quant} {why}" if why else manifest.why or "it is not there"
+    if earlier and earlier.commit != manifest.commit:
+        row["why"] = f"{ref.revision or 'its default branch'} has moved on to {manifest.commit[:12]}"
 
 
 def _complete(row: Data, manifest: Manifest, source: str, store: str, shape: Shape | None) -> None:

@@ -33,7 +33,7 @@ def begin(plan: t.Sequence[Data], dest: str = "", fan_out: bool = True) -> list[
     for row in plan:
         manifest = row.get("manifest")
         if manifest and row["action"] in (KEEP, FETCH, RECEIVE, REPAIR):
-            known = {"dest": dest, **{name: row[name] for name in ("engine", "model", "manifest")}}
+            known = {"dest": dest, **{name: row[name] for name in ("engine", "model", "sha256", "manifest")}}
             state = {"has": row["action"] == KEEP, "outside": False, "lan": not fan_out, "reasons": []}
             rows.append({**known, "key": manifest_from(manifest).key, **state})
     return rows
@@ -102,7 +102,7 @@ def to_receive(
                     urls[name] = one.get("urls") or []
         peers = [urls[name] for name in dict.fromkeys(asked) if urls.get(name) and name != host]
         row = _row(fleet, host, key)
-        about = {name: row[name] for name in ("key", "manifest", "engine", "model")}
+        about = {name: row[name] for name in ("key", "manifest", "engine", "model", "sha256")}
         found.append({**about, "archive": offers[0]["archive"], "peers": peers, "place": len(found)})
     return found
 

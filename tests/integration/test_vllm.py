@@ -145,6 +145,18 @@ def test_the_real_engine_says_what_the_table_recognises(service, tmp_path, kind,
     assert not running(service.name)
 
 
+def test_the_longest_request_is_the_one_that_was_planned(service, tmp_path):
+    path = model(tmp_path / "tiny-hf")
+    shape = from_config(json.loads((path / "config.json").read_text()), 1 << 20)
+    # exactly what one request takes, without the block that vLLM keeps for itself
+    cache = pool(shape, 4).request(CONTEXT)
+    planned = pool(shape, 4).longest(cache, CONTEXT)
+    argv = ["--kv-cache-memory-bytes", str(cache)]
+    result = service(path, context_length=CONTEXT, gpu_memory_utilization=0.5, args=argv)
+    assert result.get("failed"), result
+    assert result["diagnosis"]["fix"].startswith(f"set context_length to {planned} or less"), result["diagnosis"]
+
+
 def test_a_truncated_model_is_refused_before_anything_starts(service, tmp_path):
     path = model(tmp_path / "tiny-hf")
     weights = path / "model.safetensors"
@@ -184,7 +196,7 @@ SHAPES: dict[str, dict[str, t.Any]] = {
         "architectures": ["Qwen2ForCausalLM"],
         "num_attention_heads": 16,
         "num_key_value_heads": 8,
-        "num_hidden_layers": 6,
+        "num_hidden_layers": 3,
         "hidden_size": 512,
     },
     "qwen3, heads of 64": {

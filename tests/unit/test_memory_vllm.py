@@ -223,6 +223,12 @@ def test_the_tokens_of_a_cache_with_windows_or_a_latent_are_those_that_vllm_prin
     assert pool(llama(**changes), 4).tokens(50_331_648, 4096) == printed
 
 
+def test_one_block_is_never_used():
+    # vLLM 0.32.0 with 48 MiB for 32 blocks: "the estimated maximum model length is 3968"
+    shape = llama(num_hidden_layers=6, num_key_value_heads=8, head_dim=32)
+    assert pool(shape, 4).longest(50_331_648, 4096) == 3968
+
+
 def test_windows_save_memory_and_groups_are_filled_up():
     full, mixed = llama(), llama(sliding_window=512, sliding_window_pattern=4)
     assert pool(mixed, 2, memory=24 * GIB).needed(100_000) < 0.4 * pool(full, 2, memory=24 * GIB).needed(100_000)

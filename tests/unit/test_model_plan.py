@@ -193,7 +193,7 @@ def test_an_update_keeps_the_quant_and_changes_nothing_when_the_files_are_the_sa
     moved = answer("d00d")
     moved["listing"]["files"][1]["sha256"] = "1" * 64
     (row,) = settle(rows=[present], answers={REPO: moved}, machine=machine(64))
-    assert row["action"] == "download"
+    assert (row["action"], row["why"]) == ("download", "its default branch has moved on to d00d")
     assert (manifest_from(row["manifest"]).commit, manifest_from(row["manifest"]).quant) == ("d00d", "Q4_K_M")
     (row,) = settle(rows=[present], answers={REPO: {"msg": "no route"}}, machine=machine(64))
     assert (row["action"], row.get("problem")) == ("keep", None)

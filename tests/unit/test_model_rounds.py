@@ -20,7 +20,8 @@ def manifest(name: str) -> Manifest:
 
 
 def plan(action: str, name: str = "m", engine: str = "llama_server") -> dict[str, t.Any]:
-    return {"engine": engine, "model": f"org/{name}", "action": action, "manifest": manifest(name).as_data()}
+    about = {"engine": engine, "model": f"org/{name}", "sha256": ""}
+    return {**about, "action": action, "manifest": manifest(name).as_data()}
 
 
 def run(

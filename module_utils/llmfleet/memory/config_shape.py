@@ -143,12 +143,9 @@ def _context(text: Config) -> int:
 
 def _kinds(text: Config, layers: int) -> list[str]:
     """Return for each layer `full`, `window` or `recurrent`."""
-    named = text.get("layer_types")
-    if isinstance(named, list) and len(named) >= layers:
-        return [_kind(str(name)) for name in named[:layers]]
-    blocks = text.get("layers_block_type")
-    if isinstance(blocks, list) and len(blocks) >= layers:
-        return [_kind(str(name)) for name in blocks[:layers]]
+    for named in (text.get("layer_types"), text.get("layers_block_type")):
+        if isinstance(named, list) and len(named) >= layers:
+            return [_kind(str(name)) for name in named[:layers]]
     pattern = text.get("hybrid_override_pattern")
     if isinstance(pattern, str) and len(pattern) >= layers:
         return [{"M": "recurrent", "*": "full"}.get(mark, "none") for mark in pattern[:layers]]
@@ -196,8 +193,8 @@ def _layer(text: Config, bare: Layer, kind: str, number: int, causal: bool) -> L
     if _is_mla(text):
         length = _count(text, ("kv_lora_rank",)) + _count(text, ("qk_rope_head_dim",))
         return Layer(**values, kv_heads=1, key_length=length, index=_count(text, ("index_head_dim",)))
-    hidden, heads = _count(text, _HIDDEN), bare.heads
-    length = _count(text, ("head_dim", "kv_channels", "attention_head_dim")) or (hidden // heads if heads else 0)
+    heads = bare.heads
+    length = _count(text, ("head_dim", "kv_channels")) or (_count(text, _HIDDEN) // heads if heads else 0)
     return Layer(
         **values,
         kv_heads=_kv_heads(text, heads, number),
@@ -217,7 +214,7 @@ def _kv_heads(text: Config, heads: int, number: int) -> int:
 
 
 def _states(text: Config) -> dict[str, int]:
-    """Return the elements a recurrent layer keeps per request (vllm/model_executor/layers/mamba/mamba_utils.py)."""
+    """Return the elements a recurrent layer keeps per request (as vLLM's layers/mamba/mamba_utils.py has it)."""
     kernel = _count(text, ("linear_conv_kernel_dim",))
     if kernel:  # gated delta net: Qwen3-Next and the like
         keys = _count(text, ("linear_key_head_dim",)) * _count(text, ("linear_num_key_heads",))

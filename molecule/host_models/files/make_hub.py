@@ -1,4 +1,4 @@
-"""Write the repositories that the stand-in hub of this scenario serves: two types of weights of one model, and another."""
+"""Write the repositories that the stand-in hub serves: a model with two types of weights, and another one."""
 
 import sys
 from pathlib import Path
