@@ -37,6 +37,7 @@ FILTERS = {
     "llmfleet_models_done": "model_rows.done",
     "llmfleet_models_failures": "model_rounds.failures",
     "llmfleet_models_fetched": "model_rounds.fetched",
+    "llmfleet_models_fleet": "model_rounds.fleet",
     "llmfleet_models_folders": "model_rows.folders",
     "llmfleet_models_heard": "model_rows.heard",
     "llmfleet_models_lacking": "model_rows.lacking",

@@ -53,9 +53,11 @@ def parse_peers(rows: t.Any) -> list[Peer]:
         addresses = [row] if isinstance(row, str) else list(row)
         for url in addresses:
             if not _URL.fullmatch(str(url)):
-                raise BadInput(f"{str(url)[:60]!r} is no URL of a share; give `urls` as image_share returned them")
+                # behind the host there may be a token
+                shown = re.sub(r"(?s)(//[^/]*/).*", r"\1...", str(url))[:60]
+                raise BadInput(f"{shown!r} is no URL of a share; give `urls` as the share returned them")
         if addresses:
             peers.append(Peer(tuple(map(str, addresses))))
     if not peers:
-        raise BadInput("`peers` names nobody to fetch from; give the urls that image_share returned on other hosts")
+        raise BadInput("`peers` names nobody to fetch from; give the `urls` that shares returned on other hosts")
     return peers

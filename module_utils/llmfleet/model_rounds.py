@@ -24,19 +24,28 @@ HOLDERS = 2
 """Hosts that share a model which they have: a second one for where the first cannot be reached."""
 
 
-def begin(plan: t.Sequence[Data], dest: str = "", fan_out: bool = True) -> list[Data]:
+def begin(plan: t.Sequence[Data], fan_out: bool = True) -> list[Data]:
     """Return the rows of a host for the first round, from its plan; models without a hub are not among them.
 
-    ``dest``: the host's folder of models. Without ``fan_out`` every host fetches by itself.
+    Without ``fan_out`` every host fetches by itself.
     """
     rows = []
     for row in plan:
         manifest = row.get("manifest")
         if manifest and row["action"] in (KEEP, FETCH, RECEIVE, REPAIR):
-            known = {"dest": dest, **{name: row[name] for name in ("engine", "model", "sha256", "manifest")}}
+            known = {name: row[name] for name in ("engine", "model", "sha256", "manifest", "dest")}
             state = {"has": row["action"] == KEEP, "outside": False, "lan": not fan_out, "reasons": []}
             rows.append({**known, "key": manifest_from(manifest).key, **state})
     return rows
+
+
+def fleet(rows: Fleet, plans: Fleet) -> dict[str, list[Data]]:
+    """Return the rows of all hosts; one that needs nothing has none and still gives what its plan says it has."""
+    return {host: list(own) or begin(_kept(plans.get(host, ()))) for host, own in rows.items()}
+
+
+def _kept(plan: t.Sequence[Data]) -> list[Data]:
+    return [row for row in plan if row["action"] == KEEP]
 
 
 def directly(plan: t.Sequence[Data]) -> list[Data]:

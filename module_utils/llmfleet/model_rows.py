@@ -1,8 +1,8 @@
 """The models of hosts as rows: what is wanted, what is there, who asks the hubs, and how the plan prints it. Pure.
 
-A row says of one model on one host: {engine, model, sha256} and what model_fetch said of it in check mode. Of models
-that are not there the hubs are asked once for all hosts; model_plan then chooses the files, and `ways` says who gets
-them where.
+A row says of one model on one host: {engine, model, sha256, dest} and what model_fetch said of it in check mode. Of
+models that are not there the hubs are asked once for all hosts; model_plan then chooses the files, and `ways` says who
+gets them where.
 """
 
 from __future__ import annotations
@@ -35,11 +35,15 @@ def wanted(services: t.Sequence[Data], absent_too: bool = False) -> list[Data]:
     return list(found.values())
 
 
-def rows(results: t.Sequence[Data]) -> list[Data]:
-    """Return the rows from what the loop of model_fetch over `wanted` registered."""
+def rows(results: t.Sequence[Data], dest: str) -> list[Data]:
+    """Return the rows from what the loop of model_fetch over `wanted` registered; ``dest``: the folder of models."""
     left_out = ("invocation", "diff", "ansible_loop_var", "__model_store_model", "failed", "changed")
     return [
-        {**result["__model_store_model"], **{key: value for key, value in result.items() if key not in left_out}}
+        {
+            **result["__model_store_model"],
+            "dest": dest,
+            **{key: value for key, value in result.items() if key not in left_out},
+        }
         for result in results
         if "__model_store_model" in result and not result.get("skipped")
     ]
@@ -100,13 +104,20 @@ def heard(results: t.Sequence[Data]) -> dict[str, Data]:
 
 def done(plan: t.Sequence[Data], results: t.Sequence[Data], brought: t.Sequence[Data] = ()) -> list[Data]:
     """Return a host's rows after the models came: by the loop over `directly`, or in rounds (``brought``)."""
-    fresh = {(row["engine"], row["model"]): row for row in rows(results)}
+    fresh = {(row["engine"], row["model"]): row for row in rows(results, "")}
     there = {(row["engine"], row["model"]): row.get("found") or {} for row in brought if row["has"]}
     after = []
     for row in plan:
         name = (row["engine"], row["model"])
         if name in fresh or (name in there and row["action"] != KEEP):
-            row = {**row, **fresh.get(name, {}), **there.get(name, {}), "action": KEEP, "why": "it has just come"}
+            row = {
+                **row,
+                **fresh.get(name, {}),
+                "dest": row["dest"],
+                **there.get(name, {}),
+                "action": KEEP,
+                "why": "it has just come",
+            }
         after.append(row)
     return after
 

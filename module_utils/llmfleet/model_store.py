@@ -9,6 +9,7 @@ import stat
 import time
 import typing as t
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ansible.module_utils.llmfleet import gguf, model_file, tiny_gguf
@@ -60,8 +61,7 @@ class Store:
         """Bring the model to its place."""
         if self._ref.kind == "path":
             return self._check_own_file()
-        if os.path.isdir(self.path):
-            raise BadInput(f"{self.path} is a directory where the model's file belongs; move it away")
+        self._refuse_folder()
         action = "generate" if self._ref.kind == "tiny" else "download"
         if os.path.isfile(self.path):
             digest, noted = self._digest()
@@ -80,10 +80,13 @@ class Store:
         there = [path for path in (self.path, self._note, self._partial) if os.path.lexists(path)]
         if own:
             there = [path for path in there if path != self.path]
+        if not own:
+            self._refuse_folder()
         if there and not self._dry_run:
             for path in there:
-                shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
-            if not os.listdir(self._folder):
+                shutil.rmtree(path) if path == self._partial and os.path.isdir(path) else os.unlink(path)
+            with suppress(OSError):
+                # others' files are in it, or it is where a file system is mounted
                 os.rmdir(self._folder)
         before = "".join(f"{path}\n" for path in there)
         if own:
@@ -91,6 +94,10 @@ class Store:
         if there:
             return Outcome(True, "remove", "it is no longer wanted", before=before)
         return Outcome(False, "keep", "it is not there")
+
+    def _refuse_folder(self) -> None:
+        if os.path.isdir(self.path):
+            raise BadInput(f"{self.path} is a directory where the model's file belongs; move it away")
 
     def _check_own_file(self) -> Outcome:
         found = model_file.read(self.path)

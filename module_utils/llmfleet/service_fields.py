@@ -1,4 +1,8 @@
-"""What a service has: its fields, their types and defaults. What they may hold is checked in services."""
+"""What a service has: its keys, their types, defaults and bounds, and what they mean.
+
+Checked by services; service_schema makes of it the schema for editors. What a key may hold depending on the engine
+stands in engines/.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,15 @@ LEVELS = ("process", "http", "model", "token", "device")
 
 DEVICES = ("auto", "cpu", "gpu")
 STATES = ("started", "stopped", "absent")
+
+RESERVED = (".previous", ".next")
+"""Ends of names that containers have during a change."""
+
+SECRET_ENV = r"(^|_)(api_?key|token|secret|password)$"  # noqa: S105 - names, no secret
+"""Names of variables, in any case, whose values do not belong where `docker inspect` shows them."""
+
+NEEDS_TOKEN = ("answer", "min_tokens_per_second", "max_first_token_seconds")
+"""Keys of `verify` that can only be judged by a reply."""
 
 
 @dataclass(frozen=True)
@@ -69,37 +82,144 @@ class Service:
         return not ipaddress.ip_address(self.bind).is_loopback
 
 
-TYPES: t.Mapping[str, tuple[t.Any, str]] = {
-    "name": (str, "a string"),
-    "engine": (str, "a string"),
-    "state": (str, "a string"),
-    "model": (str, "a string"),
-    "model_sha256": (str, "a string"),
-    "port": (int, "an integer"),
-    "bind": (str, "an IP address as a string"),
-    "api_key": (str, "a string"),
-    "served_name": (str, "a string"),
-    "context_length": (int, "an integer (tokens)"),
-    "parallel": (int, "an integer"),
-    "threads": (int, "an integer"),
-    "device": (str, "a string"),
-    "gpu_layers": (int, "an integer"),
-    "cache_type": (str, "a string"),
-    "gpu_memory_utilization": ((int, float), "a number"),
-    "tensor_parallel": (int, "an integer (GPUs)"),
-    "dtype": (str, "a string"),
-    "memory": (str, "a string such as 8g"),
-    "image": (str, "a string"),
-    "args": (list, "a list of strings"),
-    "env": (dict, "a mapping of strings"),
-    "verify": (dict, "a mapping"),
+@dataclass(frozen=True)
+class Key:
+    """What one key may hold. The value that it has when it is left out is allowed always, whatever the bounds say.
+
+    ``about`` is Markdown for those who write it: a sentence or two, with units and what 0 or an empty text means.
+    """
+
+    kind: t.Any
+    words: str
+    """The type, in a sentence."""
+    about: str
+    choices: tuple[str, ...] = ()
+    minimum: int | None = None
+    maximum: int | None = None
+    hint: str = ""
+    """What to say to a number out of bounds beside the bounds."""
+    pattern: str = ""
+    """Of the whole text, in what the regular expressions of Python and ECMAScript have in common."""
+    must: str = ""
+    """What is said of a text that does not match."""
+    secret: bool = False
+    """Whether no message may show the value."""
+
+
+KEYS: t.Mapping[str, Key] = {
+    "name": Key(
+        str,
+        "a string",
+        "Name of the service and its container on the host.",
+        pattern=r"[a-z0-9][a-z0-9_.-]{0,62}",
+        must="names the container too: use up to 63 lower-case letters, digits, `_`, `.` or `-`, beginning with a "
+        "letter or digit",
+    ),
+    "engine": Key(str, "a string", "What serves the model."),
+    "state": Key(
+        str,
+        "a string",
+        "`started` runs and verifies it, `stopped` keeps the container, `absent` takes it away.",
+        choices=STATES,
+    ),
+    "model": Key(
+        str,
+        "a string",
+        "A name of the catalogue, a model of a hub such as `org/name:Q4_K_M`, a path on the host, a URL together with "
+        "`model_sha256`, or `tiny`.",
+    ),
+    "model_sha256": Key(
+        str,
+        "a string",
+        "sha256 of the model file; a file that differs is refused.",
+        pattern=r"[0-9a-f]{64}",
+        must="must be 64 lower-case hexadecimal digits",
+    ),
+    "port": Key(int, "an integer", "TCP port on the host.", minimum=1, maximum=65535),
+    "bind": Key(
+        str, "an IP address as a string", "Address to listen on; one that other machines reach needs `api_key`."
+    ),
+    "api_key": Key(
+        str,
+        "a string",
+        "Key that callers send as bearer token.",
+        pattern=r"(?!#)[^\s,]*",
+        must="may not contain white space or commas, nor begin with #",
+        secret=True,
+    ),
+    "served_name": Key(str, "a string", "Model name that callers use; empty: the name of the service."),
+    "context_length": Key(
+        int,
+        "an integer (tokens)",
+        "Tokens that one request may use; 0: 4096 (vllm: 32768), or less where the model was trained for less or no "
+        "more fits.",
+        minimum=0,
+    ),
+    "parallel": Key(
+        int,
+        "an integer",
+        "Requests served at the same time, each with its own `context_length`; vllm: 64 unless given.",
+        minimum=1,
+    ),
+    "threads": Key(int, "an integer", "CPU threads of the engine; 0: the engine decides.", minimum=0),
+    "device": Key(
+        str, "a string", "Where to compute; `auto`: on the GPU when the image is one for GPUs.", choices=DEVICES
+    ),
+    "gpu_layers": Key(
+        int,
+        "an integer",
+        "Layers of the model on the GPU; 0: all of them, or as many as fit.",
+        minimum=0,
+        hint="0: all; `device: cpu` for none",
+    ),
+    "cache_type": Key(
+        str, "a string", "Type of the KV cache, such as `q8_0` (llama_server) or `fp8` (vllm); empty: 16 bits."
+    ),
+    "gpu_memory_utilization": Key(
+        (int, float),
+        "a number",
+        "vllm: part of the GPU's memory to take, such as `0.9`; 0: chosen for it.",
+        minimum=0,
+        maximum=1,
+        hint="it is a part of the GPU's memory, such as 0.9",
+    ),
+    "tensor_parallel": Key(int, "an integer (GPUs)", "vllm: GPUs that share each layer; 0: chosen for it.", minimum=0),
+    "dtype": Key(str, "a string", "vllm: type to compute in, such as `bfloat16`; empty: that of the model."),
+    "memory": Key(
+        str,
+        "a string such as 8g",
+        "Memory limit of the container, such as `8g`; empty: none.",
+        pattern=r"[1-9][0-9]*[bkmg]",
+        must="must be a whole number followed by b, k, m or g, such as 8g",
+    ),
+    "image": Key(str, "a string", "Image to run instead of the one of this project."),
+    "args": Key(
+        list, "a list of strings", "More arguments for the engine; those that another key sets are refused here."
+    ),
+    "env": Key(dict, "a mapping of strings", "Environment of the container; no secrets, as `docker inspect` shows it."),
+    "verify": Key(dict, "a mapping", "How the service proves that it is ready."),
 }
-VERIFY_TYPES: t.Mapping[str, tuple[t.Any, str]] = {
-    "level": (str, "a string"),
-    "prompt": (str, "a string"),
-    "max_tokens": (int, "an integer"),
-    "answer": (str, "a string"),
-    "min_tokens_per_second": ((int, float), "a number"),
-    "max_first_token_seconds": ((int, float), "a number"),
-    "timeout": (int, "an integer (seconds)"),
+VERIFY_KEYS: t.Mapping[str, Key] = {
+    "level": Key(
+        str,
+        "a string",
+        "How far to go: `process` (runs), `http` (healthy), `model` (listed), `token` (answered a prompt), `device` "
+        "(did so on the GPU); empty: `device` on a GPU, `token` on a CPU.",
+        choices=LEVELS,
+    ),
+    "prompt": Key(str, "a string", "What to ask."),
+    "max_tokens": Key(int, "an integer", "Upper bound for the length of the reply in tokens.", minimum=1),
+    "answer": Key(str, "a string", "Text that the reply must contain."),
+    "min_tokens_per_second": Key(
+        (int, float), "a number", "Floor for the generation speed in tokens per second; 0: none.", minimum=0
+    ),
+    "max_first_token_seconds": Key(
+        (int, float), "a number", "Ceiling for the time to the first token in seconds; 0: none.", minimum=0
+    ),
+    "timeout": Key(
+        int,
+        "an integer (seconds)",
+        "Seconds after which a start that still makes progress is given up; a crash fails at once.",
+        minimum=1,
+    ),
 }

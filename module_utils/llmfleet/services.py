@@ -10,43 +10,83 @@ import typing as t
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.service_fields import (
-    DEVICES,
+    KEYS,
     LEVELS,
-    STATES,
-    TYPES,
-    VERIFY_TYPES,
+    NEEDS_TOKEN,
+    RESERVED,
+    SECRET_ENV,
+    VERIFY_KEYS,
+    Key,
     Service,
     Verify,
 )
 
 __all__ = ["LEVELS", "Service", "Verify", "parse", "parse_all", "without_secrets"]
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
-_MEMORY = re.compile(r"[1-9][0-9]*[bkmg]")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_SECRET_ENV = re.compile(r"(?i)(^|_)(api_?key|token|secret|password)$")
+
+def _close(word: str, known: t.Iterable[str]) -> str:
+    close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
+    return f" (did you mean `{close[0]}`?)" if close else ""
 
 
 def _nearest(word: str, known: t.Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (did you mean `{close[0]}`?)" if close else f" (known: {', '.join(known)})"
+    return _close(word, known) or f" (known: {', '.join(known)})"
 
 
-def _typed(where: str, given: t.Mapping[str, t.Any], types: t.Mapping[str, tuple[t.Any, str]]) -> dict[str, t.Any]:
+def _shown(value: t.Any) -> str:
+    """Return a value as a message may show it: what is inside of lists and mappings may be secret."""
+    if isinstance(value, (dict, list)):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return repr(value)
+
+
+def _typed(where: str, given: t.Mapping[str, t.Any], keys: t.Mapping[str, Key]) -> dict[str, t.Any]:
     """Return ``given`` without its nulls after checking key names and value types."""
-    for key, value in given.items():
-        if key not in types:
-            raise BadInput(f"{where}: unknown key `{key}`{_nearest(str(key), types)}")
-        wanted, words = types[key]
+    for name, value in given.items():
+        if name not in keys:
+            raise BadInput(f"{where}: unknown key `{name}`{_nearest(str(name), keys)}")
+        key = keys[name]
         # YAML's true is an int for Python; no numeric field means it
-        if value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
-            raise BadInput(f"{where}: `{key}` must be {words}, not {value!r}")
-    return {key: value for key, value in given.items() if value is not None}
+        if value is not None and (not isinstance(value, key.kind) or isinstance(value, bool)):
+            found = "what is given here (quote it)" if key.secret else _shown(value)
+            raise BadInput(f"{where}: `{name}` must be {key.words}, not {found}")
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _check(condition: bool, where: str, problem: str) -> None:
     if not condition:
         raise BadInput(f"{where}: {problem}")
+
+
+def _check_choice(name: str, said: str, choices: t.Sequence[str], where: str) -> None:
+    _check(said in choices, where, f"`{name}` must be one of {', '.join(choices)}, not {said!r}{_close(said, choices)}")
+
+
+def _check_bounds(where: str, given: t.Any, unset: t.Any, keys: t.Mapping[str, Key], prefix: str = "") -> None:
+    """Check what each key may hold by itself; ``unset`` has the values of keys that are left out."""
+    for name, key in keys.items():
+        said = getattr(given, name, None)
+        if said is None or said == getattr(unset, name, None):
+            continue
+        if key.choices:
+            _check_choice(prefix + name, said, key.choices, where)
+        if key.pattern:
+            _check_text(prefix + name, key, said, where)
+        if key.minimum is not None:
+            _check_number(prefix + name, key, said, where)
+
+
+def _check_text(name: str, key: Key, said: str, where: str) -> None:
+    found = "" if key.secret else f", not {said!r}"
+    _check(re.fullmatch(key.pattern, said) is not None, where, f"`{name}` {key.must}{found}")
+
+
+def _check_number(name: str, key: Key, said: float, where: str) -> None:
+    words = f"must be at least {key.minimum}, not {said}" if key.minimum else f"may not be negative: {said}"
+    if key.maximum is not None:
+        words = f"must be between {key.minimum} and {key.maximum}, not {said}"
+    above = key.maximum is not None and not said <= key.maximum
+    _check(said >= (key.minimum or 0) and not above, where, f"`{name}` {words}{f' ({key.hint})' if key.hint else ''}")
 
 
 def parse(raw: t.Any, position: int = 0) -> Service:
@@ -55,25 +95,17 @@ def parse(raw: t.Any, position: int = 0) -> Service:
     Raises BadInput: one sentence that names the service, the field, what is wrong and what would be right.
     ``api_key`` is checked here and leaves the result, so that a Service can be printed.
     """
-    _check(isinstance(raw, dict), f"llm_services[{position}]", f"must be a mapping with at least `name`, not {raw!r}")
+    where = f"llm_services[{position}]"
+    _check(isinstance(raw, dict), where, f"must be a mapping with at least `name`, not {_shown(raw)}")
     name = raw.get("name")
-    where = f"service {name}" if isinstance(name, str) and name else f"llm_services[{position}]"
-    given = _typed(where, raw, TYPES)
+    where = f"service {name}" if isinstance(name, str) and name else where
+    given = _typed(where, raw, KEYS)
     _check(bool(given.get("name")), where, "`name` is missing")
-    _check(
-        _NAME.fullmatch(given["name"]) is not None,
-        where,
-        "`name` names the container too: use up to 63 lower-case letters, digits, `_`, `.` or `-`, "
-        "beginning with a letter or digit",
-    )
-    _check(not given["name"].endswith((".previous", ".next")), where, "`name` may not end in .previous or .next")
+    _check_text("name", KEYS["name"], given["name"], where)
+    _check(not given["name"].endswith(RESERVED), where, f"`name` may not end in {' or '.join(RESERVED)}")
     api_key = given.pop("api_key", "")
-    _check(
-        re.search(r"[\s,]|^#", api_key) is None,
-        where,
-        "`api_key` may not contain white space or commas, nor begin with #",
-    )
-    verify = Verify(**_typed(f"{where}: verify", given.pop("verify", {}), VERIFY_TYPES))
+    _check_text("api_key", KEYS["api_key"], api_key, where)
+    verify = Verify(**_typed(f"{where}: verify", given.pop("verify", {}), VERIFY_KEYS))
     args = tuple(given.pop("args", ()))
     _check(all(isinstance(arg, str) for arg in args), where, f"`args` must be a list of strings, not {list(args)!r}")
     env = given.pop("env", {})
@@ -91,53 +123,22 @@ def parse(raw: t.Any, position: int = 0) -> Service:
 
 
 def _check_values(service: Service, where: str) -> None:
-    _check(service.state in STATES, where, f"`state` must be one of {', '.join(STATES)}, not {service.state!r}")
+    _check_bounds(where, service, Service, KEYS)
     verify = service.verify
+    _check_bounds(where, verify, Verify, VERIFY_KEYS, "verify.")
     _check(
-        verify.level in ("", *LEVELS),
-        where,
-        f"`verify.level` must be one of {', '.join(LEVELS)}, not {verify.level!r}",
-    )
-    _check(verify.max_tokens > 0, where, "`verify.max_tokens` must be at least 1")
-    _check(verify.timeout > 0, where, "`verify.timeout` must be at least 1 second")
-    needs_token = verify.answer or verify.min_tokens_per_second or verify.max_first_token_seconds
-    _check(
-        not needs_token or verify.level in ("", "token", "device"),
+        not any(getattr(verify, name) for name in NEEDS_TOKEN) or verify.level in ("", "token", "device"),
         where,
         f"a speed or an answer can only be verified at `verify.level: token` or device, not {verify.level}",
     )
-    _check(
-        min(verify.min_tokens_per_second, verify.max_first_token_seconds) >= 0,
-        where,
-        "`verify` bounds may not be negative",
-    )
     _check_device(service, where)
     _check_engine(service, where)
-    for name in ("context_length", "threads", "tensor_parallel"):
-        _check(getattr(service, name) >= 0, where, f"`{name}` may not be negative: {getattr(service, name)}")
-    _check(service.parallel >= 1, where, f"`parallel` must be at least 1, not {service.parallel}")
-    _check(
-        not service.memory or _MEMORY.fullmatch(service.memory) is not None,
-        where,
-        f"`memory` must be a whole number followed by b, k, m or g, such as 8g, not {service.memory!r}",
-    )
-    _check(
-        not service.model_sha256 or _SHA256.fullmatch(service.model_sha256) is not None,
-        where,
-        "`model_sha256` must be 64 lower-case hexadecimal digits",
-    )
     _check_arguments(service, where)
     if service.state != "absent":
         _check_listening(service, where)
 
 
 def _check_device(service: Service, where: str) -> None:
-    _check(service.device in DEVICES, where, f"`device` must be one of {', '.join(DEVICES)}, not {service.device!r}")
-    _check(
-        service.gpu_layers >= 0,
-        where,
-        f"`gpu_layers` may not be negative: {service.gpu_layers} (0: all; `device: cpu` for none)",
-    )
     if service.device == "cpu":
         _check(not service.gpu_layers, where, f"`gpu_layers: {service.gpu_layers}` contradicts `device: cpu`")
         _check(service.verify.level != "device", where, "`verify.level: device` is about GPUs, and `device` is cpu")
@@ -153,13 +154,8 @@ def _check_engine(service: Service, where: str) -> None:
             f"`{name}` is nothing that engine {service.engine} knows: {why}",
         )
     for name, words in (("cache_type", engine.CACHE_TYPES), ("dtype", engine.DTYPES)):
-        said = getattr(service, name)
-        _check(said in ("", *words), where, f"`{name}` must be one of {', '.join(words)}, not {said!r}")
-    _check(
-        0 <= service.gpu_memory_utilization <= 1,
-        where,
-        f"`gpu_memory_utilization` is a part of the GPU's memory, such as 0.9, not {service.gpu_memory_utilization}",
-    )
+        if getattr(service, name):
+            _check_choice(name, getattr(service, name), words, where)
     unfit = re.fullmatch(engine.REFUSED_MODELS, service.model, re.IGNORECASE) is not None
     _check(not unfit, where, f"`model` is {service.model}: {engine.REFUSED_MODELS_WHY}")
 
@@ -171,7 +167,6 @@ def _check_listening(service: Service, where: str) -> None:
         "`model` is missing: give a path, a repository such as org/name, a URL with model_sha256, or tiny",
     )
     _check(bool(service.port), where, "`port` is missing")
-    _check(1 <= service.port <= 65535, where, f"`port` must be between 1 and 65535, not {service.port}")
     try:
         ipaddress.ip_address(service.bind)
     except ValueError:
@@ -196,7 +191,7 @@ def _check_arguments(service: Service, where: str) -> None:
     for key in service.env:
         _check(key not in engine.OWNED_ENV, where, f"`env` holds {key}: say it with `{engine.OWNED_ENV.get(key)}`")
         _check(
-            _SECRET_ENV.search(key) is None,
+            re.search(SECRET_ENV, key, re.IGNORECASE) is None,
             where,
             f"`env` holds {key}, which looks like a secret: anyone who may run docker inspect would read it",
         )
@@ -205,7 +200,7 @@ def _check_arguments(service: Service, where: str) -> None:
 def parse_all(raw: t.Any) -> list[Service]:
     """Return the services of one host, checked one by one and against each other; raises BadInput."""
     if not isinstance(raw, list):
-        raise BadInput(f"llm_services must be a list of services, not {raw!r}")
+        raise BadInput(f"llm_services must be a list of services, not {_shown(raw)}")
     services = [parse(item, position) for position, item in enumerate(raw)]
     names: set[str] = set()
     ports: dict[int, str] = {}

@@ -283,7 +283,7 @@ def test_a_full_disk_is_said_and_what_came_is_used_when_there_is_room(
     try:
         result = fleet.fetch("b", **leader.given, peers=[leader.share["urls"]], sources=[])
         assert result["failed"]
-        assert "free, too little" in result["msg"]
+        assert "must stay free" in result["msg"]
         monkeypatch.setattr(swarm, "RESERVE", -(1 << 40))
         with pytest.raises(LlmfleetError, match="cannot be written: No space left on device; what has arrived is kept"):
             swarm.receive(

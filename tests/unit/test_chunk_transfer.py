@@ -554,8 +554,9 @@ def _revive(share: Share, noted: dict[str, t.Any]) -> None:
     ],
 )
 def test_what_is_no_share_is_refused(row: list[str]) -> None:
-    with pytest.raises(BadInput, match="is no URL of a share"):
+    with pytest.raises(BadInput, match="is no URL of a share") as caught:
         parse_peers([row])
+    assert TOKEN not in str(caught.value)
 
 
 def test_nobody_to_ask_is_refused() -> None:

@@ -133,6 +133,21 @@ class TestListing:
         assert list_repo(hf(hub), "org/model", "", Web(5, sleep=pauses.append)).files
         assert pauses == [7, client.LONGEST_WAIT]
 
+    def test_a_listing_that_never_ends(self, hub: Hub, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(client, "_LISTING_SECONDS", 0.0)
+        with pytest.raises(NoAnswer, match=r"the listing broke off: after 0 seconds only \d+ bytes had come"):
+            list_repo(hf(hub), "org/model", "", web)
+
+    def test_pages_that_never_end(self, hub: Hub, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+        pages = iter(range(10**6))
+
+        def page(_: t.Any, __: str, ___: str, url: str, ____: Web) -> tuple[t.Any, t.Any]:
+            return [], {"Link": f'<{url.partition("?")[0]}?cursor={next(pages)}>; rel="next"'}
+
+        monkeypatch.setattr(client, "_json", page)
+        with pytest.raises(NoAnswer, match="has more than 1000 pages"):
+            list(client._pages(hf(hub), "org/model", "", f"{hub.url}/tree", web))
+
     def test_where_the_next_page_is(self, hub: Hub) -> None:
         url = f"{hub.url}/api/models/org/model"
         link = f'<{url}?x>; rel="next", <{url}?y>; rel="last"'

@@ -10,6 +10,7 @@ import struct
 import sys
 import threading
 import typing as t
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from ansible.module_utils.llmfleet.hub import job as jobs
 from ansible.module_utils.llmfleet.hub import lookup, store, swarm
 from ansible.module_utils.llmfleet.hub.client import NoAnswer
 from ansible.module_utils.llmfleet.hub.job import Done, Job, Wanted
+from ansible.module_utils.llmfleet.hub.manifest import RepoFile
 from ansible.module_utils.llmfleet.model_ref import parse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -278,7 +280,8 @@ class TestLater:
         bring("hf:org/tiny:Q8_0")
         would = bring.job("org/tiny:Q8_0", check=True).absent()
         assert (would.changed, would.action) == (True, "keep")
-        assert bring.job("org/tiny:Q8_0").absent().why == "it is still wanted in other words (hf|Q8_0||)"
+        assert bring.job("org/tiny:Q8_0").absent().why == "it is still wanted in other words (hf:org/tiny:Q8_0)"
+        assert not bring.job("org/tiny:Q8_0").absent().changed
         assert bring.job("hf:org/tiny:Q8_0", check=True).absent().action == "remove"
         assert len(bring.visible()) == 2
         gone = bring.job("hf:org/tiny:Q8_0").absent()
@@ -288,6 +291,42 @@ class TestLater:
         bring.job("org/tiny").absent()
         assert not bring.dest.exists()
         assert not bring.job("org/tiny").absent().changed
+
+    def test_removal_of_what_a_plan_settled(self, bring: Bring) -> None:
+        settled = bring().manifest
+        assert settled
+        for changed in (True, False):
+            gone = bring.job(manifest=settled).absent()
+            assert (gone.changed, gone.action) == (changed, "remove" if changed else "keep")
+        assert not bring.dest.exists()
+
+    def test_removal_of_all_commits_of_a_branch(self, bring: Bring, repos: Path) -> None:
+        bring()
+        (repos / "org/tiny/tiny-Q8_0.gguf").write_bytes(model(3))
+        assert bring(update=True, sources=[str(repos)]).changed
+        assert len(bring.visible()) == 2
+        assert bring.job(check=True).absent().before.count("\n") == 2
+        assert bring.job().absent().changed
+        assert not bring.dest.exists()
+        assert not bring.job().absent().changed
+
+    def test_a_part_of_what_came_otherwise_meanwhile_is_not_published(self, bring: Bring) -> None:
+        """Of two models with a file in common one was interrupted, and the other brought the file."""
+        done = bring()
+        assert done.manifest
+        common = done.manifest.files[0]
+        other = replace(done.manifest, files=(common, RepoFile("extra.txt", 5, sha256="0" * 64)))
+        place = bring.job().place
+        for manifest in (done.manifest, other):
+            partial = Path(place.incoming(manifest.key), common.path)
+            partial.parent.mkdir(parents=True)
+            partial.write_bytes(bytes(common.size))
+        assert bring("hf:org/tiny:Q8_0", manifest=done.manifest).action == "link"
+        assert bring.content(done) == Q8
+        with pytest.raises(LlmfleetError):
+            bring(manifest=other)
+        assert bring.content(done) == Q8
+        assert not Path(place.incoming(other.key), common.path).exists()
 
     def test_removal_of_a_part(self, hub: Hub, bring: Bring) -> None:
         hub.fault("*.gguf", cut_after=9000, times=1)

@@ -115,7 +115,7 @@ class TestPublish:
         arrive(place, manifest, CONTENTS)
         moved = moves(monkeypatch)
         store.publish(place, manifest)
-        assert moved == ["m-00002-of-00002.gguf", "m-00001-of-00002.gguf", f"{COMMIT}.json", "main"]
+        assert moved == ["m-00002-of-00002.gguf", "m-00001-of-00002.gguf", "main", f"{COMMIT}.json"]
 
     def test_config_comes_last_of_a_folder(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         contents = {"config.json": b"{}", "model.safetensors": b"xx", "sub/x.json": b"{ }"}
@@ -183,6 +183,13 @@ class TestPublish:
         store.publish(place, manifest)
         assert Path(place.root, "refs/refs/pr/1").read_text() == COMMIT
         assert not Path(place.root, "refs/main").exists()
+
+    def test_a_ref_in_the_way_of_another_is_no_matter(self, place: Place) -> None:
+        for commit, revision in ((COMMIT, "v1"), (OTHER, "v1/patched")):
+            manifest = gguf_manifest(commit, asked=revision)
+            arrive(place, manifest, CONTENTS)
+            store.publish(place, manifest, Asked("", "Q8_0", revision))
+            assert store.state_of(place, Asked("", "Q8_0", revision)).present
 
     def test_a_commit_gets_none(self, place: Place) -> None:
         manifest = gguf_manifest(asked=COMMIT)
@@ -296,6 +303,29 @@ class TestState:
             assert not path.is_symlink()
             assert os.path.samefile(path, blobs / file.sha256)
             assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+    def test_a_link_to_a_file_of_the_user_leaves_that_file_alone(self, place: Place, tmp_path: Path) -> None:
+        own = tmp_path / "own.gguf"
+        own.write_bytes(CONTENTS["m-00001-of-00002.gguf"])
+        own.chmod(0o600)
+        manifest = gguf_manifest()
+        arrive(place, manifest, CONTENTS)
+        here = Path(place.snapshot(COMMIT), "m-00001-of-00002.gguf")
+        here.parent.mkdir(parents=True)
+        here.symlink_to(own)
+        Path(place.incoming(manifest.key), here.name).unlink()
+        store.publish(place, manifest, Asked())
+        assert store.state_of(place, manifest, FULL).present
+        assert not here.is_symlink()
+        assert (own.stat().st_nlink, stat.S_IMODE(own.stat().st_mode)) == (1, 0o600)
+        removal.forget(place, manifest)
+        assert own.read_bytes() == CONTENTS["m-00001-of-00002.gguf"]
+
+    def test_a_mode_with_more_bits_is_corrected(self, place: Place, published: Manifest) -> None:
+        Path(place.location(published)).chmod(0o2644)
+        assert store.state_of(place, published).crooked
+        store.publish(place, published)
+        assert not store.state_of(place, published).crooked
 
     def test_files_without_a_digest(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         files = tuple(RepoFile(path, len(content)) for path, content in CONTENTS.items())
@@ -485,7 +515,7 @@ class TestRemoval:
         single = Path(place.dest, "old.gguf")
         single.write_bytes(b"o" * 5000)
         Path(place.dest, "old.gguf.verified").write_text("{}")
-        Path(place.dest, ".new.gguf.partial").write_bytes(b"n")
+        Path(place.dest, ".new.gguf.partial").write_bytes(b"GGUFn")
         Path(place.dest, "mine.gguf").write_bytes(b"m")
         keep = {place.location(newer)}
         rows = {row.path: row for row in removal.unused(place.dest, keep)}
@@ -509,7 +539,7 @@ class TestRemoval:
         half = gguf_manifest("c" * 40, {"half.gguf": b"h"})
         arrive(place, half, {"half.gguf": b"h"})
         partial = Path(place.dest, ".new.gguf.partial")
-        partial.write_bytes(b"n")
+        partial.write_bytes(b"GGUF")
         keep = {place.location(published)}
         with partial.open() as other, store.locked(place, 1):
             fcntl.flock(other, fcntl.LOCK_EX)
@@ -537,6 +567,51 @@ class TestRemoval:
             assert removal.unused(place.dest, {path}) == [], path
         for path in (f"{folder}x", f"{folder}/m-00003-of-00003.gguf", place.own):
             assert removal.unused(place.dest, {path}) != [], path
+
+    def test_what_engines_are_given_may_be_spelt_in_another_way(self, place: Place, published: Manifest) -> None:
+        top = Path(place.dest).parent
+        (top / "link").symlink_to(place.dest)
+        for dest in (str(top / "link"), f"{top}//models", f"{place.dest}/"):
+            assert removal.unused(dest, {place.location(published)}) == []
+            assert len(removal.unused(dest, {""})) == 1
+        assert removal.unused(place.dest, {Place(str(top / "link"), REPO).location(published)}) == []
+
+    def test_a_part_of_what_is_wanted_stays(self, place: Place) -> None:
+        """The path of a model that is not known yet is the folder of its repository."""
+        half = gguf_manifest()
+        arrive(place, half, {"m-00001-of-00002.gguf": b"f"})
+        assert removal.unused(place.dest, {place.root}) == []
+        assert [row.path for row in removal.unused(place.dest, set())] == [place.incoming(half.key)]
+
+    def test_two_models_in_one_folder(self, place: Place) -> None:
+        contents = {"config.json": b"{}", "model.safetensors": b"x" * 9}
+        for more in ({}, {"code.py": b"1"}):
+            files = tuple(repo_file(path, content) for path, content in {**contents, **more}.items())
+            manifest = Manifest(REPO, COMMIT, SAFETENSORS, files)
+            arrive(place, manifest, {**contents, **more})
+            store.publish(place, manifest, Asked())
+        removal.remove(place.dest, removal.unused(place.dest, set()))
+        assert not os.path.exists(place.dest)
+
+    def test_what_only_looks_like_ours_stays(self, tmp_path: Path) -> None:
+        for folder in ("x", ".rsync.partial"):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "file").write_text("mine")
+        (tmp_path / "x.verified").write_text("{}")
+        (tmp_path / ".download.partial").write_text("mine")
+        os.mkfifo(tmp_path / ".pipe.partial")
+        assert removal.unused(str(tmp_path), set()) == []
+
+    def test_it_waits_for_who_is_bringing(
+        self, place: Place, published: Manifest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(removal, "PATIENCE", 0.0)
+        rows = removal.unused(place.dest, set())
+        with store.locked(place, 1), pytest.raises(LlmfleetError, match=f"process {os.getpid()} is bringing"):
+            removal.remove(place.dest, rows)
+        assert store.state_of(place, published, FULL).present
+        removal.remove(place.dest, rows)
+        assert not os.path.exists(place.dest)
 
     def test_no_store_is_empty(self, tmp_path: Path) -> None:
         assert removal.unused(str(tmp_path / "none"), set()) == []

@@ -530,7 +530,10 @@ def test_no_room_is_said_before_anything_is_fetched(
     sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(swarm, "RESERVE", 1 << 60)
-    with Odd(honest(sample)) as has, pytest.raises(LlmfleetError, match=r"MiB free, too little: .* must stay free"):
+    with (
+        Odd(honest(sample)) as has,
+        pytest.raises(LlmfleetError, match=r"bytes free and .* must stay free"),
+    ):
         receive(sample, Place(str(tmp_path / "2"), REPO), has.urls)
     assert not has.asked
 

@@ -13,6 +13,7 @@ from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.hub import part as parts
 from ansible.module_utils.llmfleet.hub.desk import Desk
 from ansible.module_utils.llmfleet.hub.digest import digest_of, expected, words
+from ansible.module_utils.llmfleet.hub.follow import Follower
 from ansible.module_utils.llmfleet.hub.journal import Journal, Ranges
 from ansible.module_utils.llmfleet.hub.manifest import RepoFile
 from ansible.module_utils.llmfleet.hub.part import Part
@@ -243,6 +244,30 @@ class TestDesk:
         desk.fail(LlmfleetError("over"))
         waiting.join(10)
         assert got == [None]
+
+
+class TestFollower:
+    def test_a_file_that_begins_anew_while_it_is_read_is_no_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        desk = desk_of(tmp_path, 10)
+        part = desk.parts[0]
+        part.open()
+        part.note(0, 5)
+        follower = Follower(desk, iter([part]), str(tmp_path), False)
+
+        def begin_anew(*_: t.Any) -> int:
+            part.clear()
+            return 0
+
+        monkeypatch.setattr("os.preadv", begin_anew)
+        follower._follow(part)
+        assert desk.problem is None
+        monkeypatch.setattr("os.preadv", lambda *_: 0)
+        part.note(0, 5)
+        with pytest.raises(OSError, match="became shorter"):
+            follower._follow(part)
+        part.close()
 
 
 class Response:

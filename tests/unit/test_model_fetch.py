@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
 import hashlib
@@ -225,6 +226,26 @@ class TestTiny:
     def test_a_directory_in_its_place(self, fetch: Fetch) -> None:
         (fetch.store / "tiny.gguf").mkdir(parents=True)
         assert "is a directory where the model's file belongs" in fetch(model="tiny")["msg"]
+
+    def test_a_directory_in_its_place_is_not_removed(self, fetch: Fetch) -> None:
+        fetch(model="tiny", name="other.gguf")
+        (fetch.store / "hub").mkdir()
+        (fetch.store / "hub" / "model").write_text("x")
+        for check in (True, False):
+            answer = fetch(model="tiny", name="hub", state="absent", check=check)
+            assert "is a directory where the model's file belongs" in answer["msg"]
+        assert (fetch.store / "hub" / "model").read_text() == "x"
+
+    def test_a_store_that_cannot_go_stays(self, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It may be where a file system is mounted."""
+        fetch(model="tiny")
+
+        def busy(path: str) -> None:
+            raise OSError(errno.EBUSY, "Device or resource busy", path)
+
+        monkeypatch.setattr(os, "rmdir", busy)
+        assert fetch(model="tiny", state="absent")["action"] == "remove"
+        assert fetch.files() == {}
 
     def test_a_file_in_place_of_the_store(self, fetch: Fetch) -> None:
         fetch.store.write_text("x")

@@ -20,7 +20,7 @@ def manifest(name: str) -> Manifest:
 
 
 def plan(action: str, name: str = "m", engine: str = "llama_server") -> dict[str, t.Any]:
-    about = {"engine": engine, "model": f"org/{name}", "sha256": ""}
+    about = {"engine": engine, "model": f"org/{name}", "sha256": "", "dest": "/models"}
     return {**about, "action": action, "manifest": manifest(name).as_data()}
 
 
@@ -34,7 +34,7 @@ def run(
 ) -> tuple[dict[str, list[dict[str, t.Any]]], list[tuple[str, str]], list[tuple[str, str]]]:
     """Do what the role does; return (rows by host, (host, model) fetched from outside, (host, model) received)."""
     batch = batch or list(plans)
-    fleet = {host: rounds.begin(rows, "/store", fan_out) for host, rows in plans.items()}
+    fleet = {host: rounds.begin(rows, fan_out) for host, rows in plans.items()}
     outside: list[tuple[str, str]] = []
     inside: list[tuple[str, str]] = []
     for number in range(1, ROUNDS + 1):
@@ -124,6 +124,15 @@ def test_a_host_of_an_earlier_batch_gives_what_it_has():
     assert (outside, inside) == ([], [("b", "org/m")])
 
 
+def test_a_host_that_needs_nothing_gives_what_it_has():
+    rows = {"a": [], "b": rounds.begin([plan("download")])}
+    found = rounds.fleet(rows, {"a": [plan("keep"), plan("download", "n")], "b": [plan("download")]})
+    assert found["b"] == rows["b"]
+    assert [(row["model"], row["has"], row["dest"]) for row in found["a"]] == [("org/m", True, "/models")]
+    assert rounds.to_fetch(found, ["b"], "b") == []
+    assert [item["holder"] for item in rounds.to_share(found, ["b"], "b")] == ["a"]
+
+
 def test_a_failure_says_all_reasons():
     fleet, _, _ = run({"a": [plan("download")], "b": [plan("download")]}, no_outside=["a", "b"])
     assert rounds.failures(fleet["a"]) == ["model org/m: no route"]
@@ -138,10 +147,10 @@ def test_two_engines_with_one_model_fetch_it_once():
 
 def test_models_that_one_host_shares_have_ports_of_their_own():
     fleet = {
-        host: rounds.begin([plan(action, "m"), plan(action, "n")], f"/models/{host}")
+        host: rounds.begin([plan(action, "m"), plan(action, "n")])
         for host, action in [("a", "keep"), ("b", "download")]
     }
-    assert {item["dest"] for item in rounds.to_share(fleet, ["a", "b"], "b")} == {"/models/a"}
+    assert {item["dest"] for item in rounds.to_share(fleet, ["a", "b"], "b")} == {"/models"}
     assert [item["place"] for item in rounds.to_share(fleet, ["a", "b"], "b")] == [0, 1]
     assert rounds.to_share(fleet, ["a", "b"], "a") == []
 

@@ -7,7 +7,14 @@ from ansible.module_utils.llmfleet import catalogue_read, model_rows
 from ansible.module_utils.llmfleet.errors import BadInput
 from test_model_rounds import manifest, plan
 
-LACKS = {"engine": "llama_server", "model": "org/m", "sha256": "", "action": "missing", "why": "it is not there"}
+LACKS = {
+    "engine": "llama_server",
+    "model": "org/m",
+    "sha256": "",
+    "dest": "/models",
+    "action": "missing",
+    "why": "it is not there",
+}
 HAS = {**LACKS, "action": "keep", "manifest": manifest("m").as_data()}
 
 
@@ -31,7 +38,7 @@ def test_models_are_wanted_once_for_each_engine():
 def test_a_row_is_what_was_wanted_and_what_was_found():
     wish = {"engine": "llama_server", "model": "tiny", "sha256": ""}
     result = {"__model_store_model": wish, "action": "generate", "path": "/t", "changed": True, "diff": {}}
-    assert model_rows.rows([result]) == [{**wish, "action": "generate", "path": "/t"}]
+    assert model_rows.rows([result], "/models") == [{**wish, "dest": "/models", "action": "generate", "path": "/t"}]
 
 
 def test_the_first_host_that_lacks_a_model_asks_for_all():
@@ -101,7 +108,7 @@ def test_the_secret_part_of_a_url_is_not_printed():
 
 
 def test_what_came_is_there_now():
-    generated = {"engine": "llama_server", "model": "tiny", "sha256": "", "action": "generate"}
+    generated = {"engine": "llama_server", "model": "tiny", "sha256": "", "dest": "/models", "action": "generate"}
     result = {"__model_store_model": generated, "path": "/t", "gguf": {"context_length": 5}, "changed": True}
     brought = [{"engine": "llama_server", "model": "org/m", "has": True, "found": {"shape": {"layers": []}}}]
     after = model_rows.done([generated, LACKS, {**LACKS, "model": "org/n"}], [result], brought)

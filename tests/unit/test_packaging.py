@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted(path.stem for path in (ROOT / "library").glob("*.py"))
 
 HARMLESS: dict[str, dict[str, t.Any]] = {
+    "compose_export": {"dest": "/nonexistent/compose", "docker_cli": "/nonexistent/docker"},
     "docker_daemon_apply": {"path": "/nonexistent/daemon.json", "record_path": "/nonexistent/record.json"},
     "docker_daemon_config": {
         "path": "/nonexistent/daemon.json",

@@ -16,6 +16,7 @@ import urllib.request
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
 from ansible.module_utils.llmfleet.hub import folder, listing, web
 from ansible.module_utils.llmfleet.hub.manifest import Listing
+from ansible.module_utils.llmfleet.hub.reply import Broken, read_all
 from ansible.module_utils.llmfleet.hub.sources import FOLDER, HF, MS, Source, why_no_token
 
 CONNECT = 15.0
@@ -28,7 +29,9 @@ LONGEST_WAIT = 20.0
 _HOPS = 8
 _REDIRECTS = (301, 302, 303, 307, 308)
 BRANCHES = {HF: "main", MS: "master"}
-_ERROR_BYTES = 1 << 14
+_MOST_PAGES = 1000
+_LISTING_SECONDS = 300.0
+"""For one answer, also from a hub that sends a byte now and then."""
 
 
 class NoAnswer(LlmfleetError):
@@ -53,7 +56,7 @@ class Unreachable(OSError):
     def words(self, source: Source, timeout: float) -> str:
         """Return what cannot be reached, and why, after the name of ``source`` (``timeout``: seconds it had)."""
         why = web.explain(self.reason, timeout)
-        host = urllib.parse.urlsplit(self.url).netloc
+        host = urllib.parse.urlsplit(self.url).netloc.rpartition("@")[2]
         if host == urllib.parse.urlsplit(source.place).netloc:
             return f"cannot be reached: {why}"
         return f"sends on to {host}, which cannot be reached: {why}"
@@ -165,8 +168,10 @@ def _list_hf(source: Source, repo: str, revision: str, web_: Web) -> Listing:
 
 
 def _pages(source: Source, repo: str, revision: str, url: str, web_: Web) -> t.Iterator[t.Any]:
-    seen = set()
+    seen: set[str] = set()
     while url and url not in seen:
+        if len(seen) == _MOST_PAGES:
+            raise NoAnswer(f"the listing of {repo} has more than {_MOST_PAGES} pages; that is no model's")
         seen.add(url)
         data, headers = _json(source, repo, revision, url, web_)
         yield data
@@ -209,8 +214,8 @@ def _json(source: Source, repo: str, revision: str, url: str, web_: Web) -> tupl
         with response:
             if response.status == 200:
                 try:
-                    raw = response.read(listing.MAX_BYTES + 1)
-                except (OSError, http.client.HTTPException) as error:
+                    raw = read_all(response, listing.MAX_BYTES, _LISTING_SECONDS)
+                except (Broken, OSError, http.client.HTTPException) as error:
                     raise NoAnswer(f"the listing broke off: {web.explain(error, web_.timeout)}") from None
                 return listing.read_json(raw, source.name, repo), response.headers
             if response.status not in web.TRANSIENT or attempt == ATTEMPTS - 1:

@@ -9,15 +9,16 @@ import shutil
 from ansible.module_utils.llmfleet.hub.reply import TransferError
 
 
-def room(folder: str, needed: int) -> None:
-    """Raise TransferError unless ``folder`` has room for so many bytes more."""
+def room(folder: str, needed: int, reserve: int = 0) -> None:
+    """Raise TransferError unless ``folder`` has room for so many bytes more, and ``reserve`` stay free then."""
     there = folder
     while not os.path.isdir(there):
         there = os.path.dirname(there)
     free = shutil.disk_usage(there).free
-    if needed > free:
+    if needed and needed + reserve > free:
+        stay = f", and {reserve} must stay free" if reserve else ""
         raise TransferError(
-            f"{there} has {free} bytes free and the download needs {needed} more; "
+            f"{there} has {free} bytes free and the download needs {needed} more{stay}; "
             "make room, or choose another directory"
         )
 

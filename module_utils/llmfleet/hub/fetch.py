@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from ansible.module_utils.llmfleet import gguf, model_file
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
 from ansible.module_utils.llmfleet.hub import own_folder
-from ansible.module_utils.llmfleet.hub.job import Job, Wanted
 from ansible.module_utils.llmfleet.hub.manifest import GGUF, SAFETENSORS, manifest_from
 from ansible.module_utils.llmfleet.model_ref import ModelRef, parse
 from ansible.module_utils.llmfleet.model_store import Store
@@ -82,6 +81,9 @@ def with_token(environ: t.Mapping[str, str], token: str | None, token_file: str 
 
 
 def _hub(ref: ModelRef, params: t.Mapping[str, t.Any], environ: t.Mapping[str, str], dry_run: bool) -> dict[str, t.Any]:
+    # most runs find a file in its place and need nothing of hubs; loading it takes longer than they do
+    from ansible.module_utils.llmfleet.hub.job import Job, Wanted
+
     wanted = Wanted(
         ref=ref,
         dest=params["dest"],

@@ -50,6 +50,8 @@ class Follower:
             while position < reach:
                 count = os.preadv(handle, [self._buffer[: reach - position]], position)
                 if not count:
+                    if part.generation != generation:
+                        return
                     raise OSError(0, "it became shorter while it was being written", part.path)
                 digest.update(self._buffer[:count])
                 position += count

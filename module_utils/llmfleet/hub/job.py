@@ -14,7 +14,7 @@ from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
 from ansible.module_utils.llmfleet.hub import choice, client, own_folder, removal, sources, store
 from ansible.module_utils.llmfleet.hub.manifest import GGUF, SAFETENSORS, Manifest, RepoFile
 from ansible.module_utils.llmfleet.hub.opener import HubOpener
-from ansible.module_utils.llmfleet.hub.place import make_folder, models
+from ansible.module_utils.llmfleet.hub.place import make_folder, models, spelt
 from ansible.module_utils.llmfleet.hub.progress import Log
 from ansible.module_utils.llmfleet.hub.store import Asked, Place, State
 from ansible.module_utils.llmfleet.hub.transfer import CONNECTIONS, Transfer
@@ -122,23 +122,48 @@ class Job:
             return self._keep(manifest, state, locked=True) if state.present else self._bring(manifest, state)
 
     def absent(self) -> Done:
-        """Remove the model, unless it is wanted in other words too."""
-        wanted = self._wanted
-        state = store.state_of(self._place, wanted.manifest or wanted.asked)
-        if state.manifest is None:
+        """Remove the model, at all commits that were fetched for these words, unless it is wanted in others too."""
+        if not self._published():
             return self._drop_partial()
-        others = removal.other_words(self._place, state.manifest, wanted.asked)
-        paths = [] if others else removal.files_of(self._place, state.manifest)
-        if not self._dry_run:
-            with store.locked(self._place, wanted.lock_timeout, self._say):
-                removal.forget(self._place, state.manifest, wanted.asked if others else None)
-        if others:
-            return Done(True, "keep", f"it is still wanted in other words ({', '.join(others)})", state.manifest, True)
-        return Done(True, "remove", "it is no longer wanted", before="".join(f"{path}\n" for path in paths))
+        lock = store.locked(self._place, self._wanted.lock_timeout, self._say)
+        with nullcontext() if self._dry_run else lock:
+            return self._remove(self._published())
+
+    def _published(self) -> list[Manifest]:
+        given = self._wanted.manifest
+        if given is None:
+            return store.published_as(self._place, self._wanted.asked)
+        return [one for one in models(self._place) if (one.key, one.commit) == (given.key, given.commit)]
+
+    def _remove(self, found: t.Sequence[Manifest]) -> Done:
+        place, asked = self._place, self._wanted.asked
+        paths: list[str] = []
+        kept: list[Manifest] = []
+        forgotten = False
+        for manifest in found:
+            if removal.other_words(place, manifest, asked):
+                kept.append(manifest)
+                known = removal.knows(place, manifest, asked)
+                forgotten = forgotten or known
+                if known and not self._dry_run:
+                    removal.forget(place, manifest, asked)
+            else:
+                paths += removal.files_of(place, manifest)
+                if not self._dry_run:
+                    removal.forget(place, manifest)
+        if len(kept) < len(found):
+            return Done(True, "remove", "it is no longer wanted", before="".join(f"{path}\n" for path in paths))
+        others = removal.other_words(place, kept[0], asked) if kept else []
+        spelt_out = ", ".join(spelt(place.repo, words) for words in others)
+        why = f"it is still wanted in other words ({spelt_out})" if kept else "it is not there"
+        return Done(forgotten, "keep", why, kept[0] if kept else None, bool(kept))
 
     def _drop_partial(self) -> Done:
         """Remove what interrupted downloads left, which does not tell in which words it was asked for."""
+        given = self._wanted.manifest
         rows = removal.partial(self._place)
+        if given is not None:
+            rows = [row for row in rows if row.path == self._place.incoming(given.key)]
         if not rows:
             return Done(False, "keep", "it is not there")
         if not self._dry_run:
@@ -173,6 +198,7 @@ class Job:
         if not self._dry_run:
             lock = store.locked(self._place, self._wanted.lock_timeout, self._say)
             with nullcontext() if locked else lock:
+                store.clear_way(self._place, manifest, ())
                 store.publish(self._place, manifest, asked)
         note = f"{self._place.note(manifest.commit)}: {asked.words}\n"
         action, why = "verify", "its files are there and are the right ones"
@@ -217,9 +243,9 @@ class Job:
         self._begin(manifest)
         for row in self._tried:
             self._say(f"{row['source']}: {row['said']}")
+        store.clear_way(place, manifest, state.wanted)
         linked = store.reuse(place, manifest, state.missing)
         missing = [file for file in state.wanted if file not in linked]
-        store.clear_way(place, manifest, missing)
         begun = time.monotonic()
         fetched, came_from = self._fetch(manifest, missing)
         seconds = round(time.monotonic() - begun, 1)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import http.client
 import typing as t
 
 from ansible.module_utils.llmfleet import gguf
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
-from ansible.module_utils.llmfleet.hub import choice, client, sources
+from ansible.module_utils.llmfleet.hub import choice, client, own_folder, sources
 from ansible.module_utils.llmfleet.hub.manifest import GGUF, Listing, RepoFile
 from ansible.module_utils.llmfleet.hub.opener import HubOpener
-from ansible.module_utils.llmfleet.hub.reply import Broken, Reply, read_some
+from ansible.module_utils.llmfleet.hub.reply import Broken, Reply, read_all
 from ansible.module_utils.llmfleet.memory.config_shape import from_config
 from ansible.module_utils.llmfleet.memory.shape import from_gguf
 from ansible.module_utils.llmfleet.model_ref import ModelRef
 
-MAX_CONFIG = 1 << 22
-"""Bytes; a larger config.json is not read."""
 ATTEMPTS = 3
+SECONDS = 60.0
+"""For a small file, each time."""
 
 
 def look(
@@ -71,14 +71,9 @@ def _ranges(opener: HubOpener, file: RepoFile) -> t.Callable[[int, int], Reply]:
 def _config(opener: HubOpener, listing: Listing) -> dict[str, t.Any]:
     """Return what config.json says, {} where there is none that can be read."""
     file = next((file for file in listing.files if file.path == "config.json"), None)
-    if file is None or file.size > MAX_CONFIG:
+    if file is None or file.size > own_folder.MAX_CONFIG:
         return {}
-    text = _read(opener, file)
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return own_folder.parse_config(_read(opener, file))
 
 
 def _read(opener: HubOpener, file: RepoFile) -> bytes:
@@ -87,19 +82,13 @@ def _read(opener: HubOpener, file: RepoFile) -> bytes:
     for _ in range(ATTEMPTS):
         try:
             reply = opener(file, 0, file.size)
-            data = bytearray()
-            buffer = memoryview(bytearray(1 << 16))
             try:
-                while len(data) <= file.size:
-                    count = read_some(reply.stream, buffer)
-                    if not count:
-                        break
-                    data += buffer[:count]
+                data = read_all(reply.stream, file.size, SECONDS)
             finally:
                 reply.stream.close()
             if len(data) == file.size:
-                return bytes(data)
+                return data
             said = f"{len(data)} bytes came of {file.size}"
-        except (Broken, OSError) as error:
-            said = str(error)
+        except (Broken, OSError, http.client.HTTPException) as error:
+            said = str(error) or type(error).__name__
     raise LlmfleetError(f"{file.path} could not be read: {said}; try again later")

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from ansible.module_utils.llmfleet import hf_folder
 from ansible.module_utils.llmfleet.errors import BadInput
 
-_MAX_JSON = 1 << 22
+MAX_CONFIG = 1 << 22
+"""Bytes; what a larger config.json says is not read."""
 _MAX_FILES = 10_000
 
 
@@ -68,9 +69,17 @@ def read(path: str) -> ModelFolder:
 def read_config(path: str) -> dict[str, t.Any]:
     """Return what config.json of the folder says, {} where it says nothing that can be read."""
     try:
-        with open(os.path.join(path, "config.json"), encoding="utf-8") as stream:
-            config = json.loads(stream.read(_MAX_JSON))
-    except (OSError, ValueError, RecursionError):
+        with open(os.path.join(path, "config.json"), "rb") as stream:
+            return parse_config(stream.read(MAX_CONFIG))
+    except OSError:
+        return {}
+
+
+def parse_config(text: bytes) -> dict[str, t.Any]:
+    """Return what the content of a config.json says, {} where it says nothing that can be read."""
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}
 

@@ -101,6 +101,14 @@ class Asked:
         return words.partition("|")[2] == self.words.partition("|")[2]
 
 
+def spelt(repo: str, words: str) -> str:
+    """Return ``Asked.words`` as users write them."""
+    source, quant, revision, file = (*words.split("|", 3), "", "", "", "")[:4]
+    before = f"{source}:" if source else ""
+    behind = [f"{sign}{word}" for sign, word in (("/", file), (":", quant), ("@", revision)) if word]
+    return f"{before}{repo}{''.join(behind)}"
+
+
 def commits(place: Place) -> list[str]:
     """Return the commits that there are notes of."""
     with suppress(OSError):

@@ -13,11 +13,16 @@ from dataclasses import dataclass
 
 from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.hub import model_chunks
-from ansible.module_utils.llmfleet.hub.manifest import Manifest, check_path
+from ansible.module_utils.llmfleet.hub.manifest import Manifest
+from ansible.module_utils.llmfleet.hub.part import JOURNALS
 from ansible.module_utils.llmfleet.hub.place import Asked, Place, commits, models, noted_model, read_note, write_text
+from ansible.module_utils.llmfleet.hub.store import locked
 
 _FOLDER = re.compile(r"models--(.+?)--(.+)")
-_INCOMING = "incoming-"
+_INCOMING = re.compile(r"incoming-([0-9a-f]{16})")
+
+PATIENCE = 60.0
+"""Seconds that removal waits for a process that is bringing files of the same repository."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Unused:
     size: int
     """Bytes that its removal makes free."""
     files: tuple[str, ...]
+    key: str = ""
+    """Of a hub's model."""
 
 
 def knows(place: Place, manifest: Manifest, asked: Asked) -> bool:
@@ -105,7 +112,7 @@ def _drop_empty(place: Place) -> None:
                 os.rmdir(folder)
     if not commits(place) and not os.path.isdir(os.path.join(place.root, "snapshots")):
         with suppress(OSError):
-            rest = [name for name in os.listdir(place.own) if name.startswith(_INCOMING)]
+            rest = [name for name in os.listdir(place.own) if _INCOMING.fullmatch(name)]
             if not rest and set(os.listdir(place.root)) <= {".llmfleet", "refs"}:
                 shutil.rmtree(place.root)
         for folder in (os.path.dirname(place.root), place.dest):
@@ -122,43 +129,68 @@ def unused(dest: str, keep: t.Collection[str]) -> list[Unused]:
     These are models of hubs, partial ones that nobody is bringing now, and single files that model_fetch downloaded or
     made. What it did not bring is not in the answer.
     """
-    rows = _unused_files(dest, keep)
+    kept = {name for path in keep if path.startswith("/") for name in _names(path)}
+    rows = _unused_files(dest, kept)
     for place in places(dest):
         for manifest in models(place):
-            path = place.location(manifest)
-            if not _is_kept(place, manifest, keep):
+            if manifest.key not in keep and not _is_kept(place, manifest, kept):
                 files = files_of(place, manifest)
-                rows.append(Unused(path, _freed(files), tuple(files)))
-        rows += [row for row in partial(place) if row.path.rpartition(_INCOMING)[2] not in keep]
+                rows.append(Unused(place.location(manifest), _freed(files), tuple(files), manifest.key))
+        # of a model that never came whole, engines are to be given something in the folder of its repository
+        if not _is_within(place.root, kept):
+            rows += [row for row in partial(place) if row.key not in keep]
     return rows
 
 
-def _is_kept(place: Place, manifest: Manifest, keep: t.Collection[str]) -> bool:
+def _names(path: str) -> set[str]:
+    """Return how a path is called without links, but for one that it is itself, and quite without them."""
+    folder, name = os.path.split(os.path.normpath(path))
+    return {os.path.join(os.path.realpath(folder), name), os.path.realpath(path)}
+
+
+def _is_within(folder: str, kept: t.Collection[str]) -> bool:
+    return any(f"{os.path.realpath(folder)}/".startswith(one.rstrip("/") + "/") for one in kept)
+
+
+def _is_kept(place: Place, manifest: Manifest, kept: t.Collection[str]) -> bool:
     """Whether an engine is given the model, one of its files or a folder that it is in."""
     folder = place.snapshot(manifest.commit)
-    files = {os.path.join(folder, file.path) for file in manifest.files}
-    return manifest.key in keep or any(one in files or f"{folder}/".startswith(one.rstrip("/") + "/") for one in keep)
+    real = os.path.realpath(folder)
+    return _is_within(folder, kept) or any(os.path.join(real, file.path) in kept for file in manifest.files)
 
 
 def remove(dest: str, rows: t.Iterable[Unused]) -> None:
-    """Remove what ``unused`` returned."""
-    gone = {row.path: row for row in rows}
+    """Remove what ``unused`` returned; raises LlmfleetError while another process brings files of a repository."""
+    rows = list(rows)
     for place in places(dest):
-        for manifest in models(place):
-            if place.location(manifest) in gone:
-                forget(place, manifest)
-                gone.pop(place.location(manifest), None)
-        for row in list(gone.values()):
-            if row.path.startswith(place.own + "/"):
-                shutil.rmtree(row.path, ignore_errors=True)
-                gone.pop(row.path)
-        _drop_empty(place)
-    for row in gone.values():
-        for file in row.files:
-            with suppress(FileNotFoundError):
-                os.unlink(file)
-        if os.path.isdir(row.path):
+        there = [row for row in rows if row.path.startswith(place.root + "/")]
+        if there:
+            with locked(place, PATIENCE):
+                _remove_from(place, there)
+    for row in rows:
+        if row.path == os.path.join(dest, os.path.basename(row.path)):
+            _remove_file(row)
+
+
+def _remove_from(place: Place, rows: t.Sequence[Unused]) -> None:
+    gone = {(row.path, row.key) for row in rows}
+    for manifest in models(place):
+        if (place.location(manifest), manifest.key) in gone:
+            forget(place, manifest)
+    for row in rows:
+        if row.path == place.incoming(row.key):
             shutil.rmtree(row.path, ignore_errors=True)
+    _drop_empty(place)
+
+
+def _remove_file(row: Unused) -> None:
+    """Remove a single file with its note, or the folder in which it was to arrive."""
+    if os.path.isdir(row.path):
+        shutil.rmtree(row.path, ignore_errors=True)
+        return
+    for file in row.files:
+        with suppress(FileNotFoundError):
+            os.unlink(file)
 
 
 def places(dest: str) -> list[Place]:
@@ -173,21 +205,31 @@ def places(dest: str) -> list[Place]:
     return found
 
 
-def _unused_files(dest: str, keep: t.Collection[str]) -> list[Unused]:
+def _unused_files(dest: str, kept: t.Collection[str]) -> list[Unused]:
     """Return single files of ours: those with a note beside them that they were verified, and partial ones."""
     rows = []
-    names = set(os.listdir(dest)) if os.path.isdir(dest) else set()
-    for name in sorted(names):
-        with suppress(BadInput):
-            check_path(name)
-            path = os.path.join(dest, name)
-            partial = name.startswith(".") and name.endswith(".partial")
-            whole = name[1 : -len(".partial")] if partial else name
-            if (partial or name + ".verified" in names) and os.path.join(dest, whole) not in keep:
-                files = _files_below(path) if partial else [path, path + ".verified"]
-                if not partial or not _is_locked(path):
-                    rows.append(Unused(path, _freed(files), tuple(files)))
+    real = os.path.realpath(dest)
+    for name in sorted(os.listdir(dest)) if os.path.isdir(dest) else []:
+        path = os.path.join(dest, name)
+        whole, files = name, [path, path + ".verified"]
+        if name.startswith(".") and name.endswith(".partial"):
+            whole, files = name[1 : -len(".partial")], _files_below(path)
+            ours = _is_partial(path) and not _is_locked(path)
+        else:
+            ours = all(os.path.isfile(file) for file in files)
+        if ours and os.path.join(real, whole) not in kept:
+            rows.append(Unused(path, _freed(files), tuple(files)))
     return rows
+
+
+def _is_partial(path: str) -> bool:
+    """Whether a file or folder called like the partial ones of model_store is one: others may call theirs so too."""
+    if os.path.isdir(path):
+        return os.path.isdir(os.path.join(path, JOURNALS))
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as stream:
+        return stream.read(4) in (b"", b"GGUF")
 
 
 def partial(place: Place) -> list[Unused]:
@@ -196,10 +238,11 @@ def partial(place: Place) -> list[Unused]:
         return []
     rows = []
     for name in sorted(os.listdir(place.own)):
-        if name.startswith(_INCOMING):
+        match = _INCOMING.fullmatch(name)
+        if match:
             path = os.path.join(place.own, name)
             files = _files_below(path)
-            rows.append(Unused(path, _freed(files), tuple(files)))
+            rows.append(Unused(path, _freed(files), tuple(files), match.group(1)))
     return rows
 
 
@@ -216,7 +259,8 @@ def _is_locked(path: str) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # shared, so that others who look do not take this for a lock
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:

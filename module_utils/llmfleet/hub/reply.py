@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import time
 import typing as t
 from dataclasses import dataclass, field
 
@@ -117,6 +118,20 @@ def reply_of(response: t.Any, source: str = "") -> Reply:
 def file_reply(stream: Stream, size: int, start: int, source: str = "") -> Reply:
     """Return the Reply of a local file that is open at ``start``."""
     return Reply(206, {}, size, stream, start, source)
+
+
+def read_all(stream: t.Any, most: int, seconds: float) -> bytes:
+    """Return what ``stream`` gives to its end, or the first ``most`` + 1 bytes; raise Broken when it takes longer."""
+    data, buffer = bytearray(), memoryview(bytearray(1 << 16))
+    until = time.monotonic() + seconds
+    while len(data) <= most:
+        count = read_some(stream, buffer)
+        if not count:
+            break
+        data += buffer[:count]
+        if time.monotonic() > until:
+            raise Broken(f"after {seconds:g} seconds only {len(data)} bytes had come")
+    return bytes(data)
 
 
 def read_some(stream: t.Any, buffer: memoryview) -> int:

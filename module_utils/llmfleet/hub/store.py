@@ -47,6 +47,7 @@ __all__ = [
     "clear_way",
     "locked",
     "publish",
+    "published_as",
     "reuse",
     "state_of",
     "take_note",
@@ -104,8 +105,8 @@ def state_of(place: Place, wanted: Asked | Manifest, verify: str = QUICK) -> Sta
     """
     if isinstance(wanted, Manifest):
         return _look(place, wanted, verify)
-    manifest = _find(place, wanted)
-    return State() if manifest is None else _look(place, manifest, verify)
+    published = published_as(place, wanted)
+    return _look(place, published[0], verify) if published else State()
 
 
 def _look(place: Place, manifest: Manifest, verify: str) -> State:
@@ -144,8 +145,8 @@ def _is_noted(row: t.Mapping[str, t.Any], status: os.stat_result, file: RepoFile
     return same and (not digest.expected(file) or row.get("digest") == file.digest)
 
 
-def _find(place: Place, asked: Asked) -> Manifest | None:
-    """Return the model that was published for these words, the latest where there are several."""
+def published_as(place: Place, asked: Asked) -> list[Manifest]:
+    """Return the models that were published for these words, the latest first."""
     found: list[tuple[float, Manifest]] = []
     for commit in commits(place):
         note = read_note(place, commit)
@@ -155,7 +156,7 @@ def _find(place: Place, asked: Asked) -> Manifest | None:
                 when = _match(asked, row, manifest)
                 if when is not None:
                     found.append((when, manifest))
-    return max(found, key=lambda item: item[0])[1] if found else None
+    return [manifest for _, manifest in sorted(found, key=lambda item: -item[0])]
 
 
 def _match(asked: Asked, row: t.Mapping[str, t.Any], manifest: Manifest) -> float | None:
@@ -239,52 +240,62 @@ def reuse(place: Place, manifest: Manifest, wanted: t.Iterable[RepoFile]) -> lis
             make_folder(os.path.dirname(path))
             with suppress(FileNotFoundError):
                 os.unlink(path)
-            try:
-                os.link(there, path)
-            except OSError:
-                # a file system without hard links, or too many of them: it is fetched
-                continue
-            linked.append(file)
+            if _link(there, path):
+                linked.append(file)
     return linked
 
 
-def clear_way(place: Place, manifest: Manifest, files: t.Iterable[RepoFile]) -> None:
-    """Take links that a killed run left in the incoming folder away, where files are to be written."""
-    for file in files:
+def _link(there: str, path: str) -> bool:
+    """Give a file a second name; False on a file system without hard links, or when it has too many of them."""
+    try:
+        os.link(there, path)
+    except OSError:
+        return False
+    return True
+
+
+def clear_way(place: Place, manifest: Manifest, wanted: t.Collection[RepoFile]) -> None:
+    """Take away what earlier runs left in the incoming folder and may not be there when files are brought or published.
+
+    That are links, where files are to be written, and parts of files that are not ``wanted`` because they have come
+    into the snapshot in another way meanwhile: ``publish`` would put them in the place of the whole ones.
+    """
+    for file in manifest.files:
         path = os.path.join(place.incoming(manifest.key), file.path)
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             status = os.lstat(path)
-            if status.st_nlink > 1 or not stat.S_ISREG(status.st_mode):
+            if file not in wanted or status.st_nlink > 1 or not stat.S_ISREG(status.st_mode):
                 os.unlink(path)
 
 
 def adopt(place: Place, manifest: Manifest, files: t.Iterable[RepoFile]) -> None:
     """Make verified files of a snapshot that others put there ours: no links out of it, and readable by engines."""
     folder = place.snapshot(manifest.commit)
+    inside = os.path.realpath(place.root) + "/"
     for file in files:
         path = os.path.join(folder, file.path)
         if os.path.islink(path):
             real, fresh = os.path.realpath(path), f"{path}.new"
             with suppress(FileNotFoundError):
                 os.unlink(fresh)
-            try:
-                os.link(real, fresh)
-            except OSError:
+            # what lies elsewhere is somebody's own, and keeps its mode
+            if not (real.startswith(inside) and _link(real, fresh)):
                 shutil.copyfile(real, fresh)
             os.replace(fresh, path)
         _set_mode(path)
 
 
 def _set_mode(path: str) -> None:
-    if os.stat(path).st_mode & 0o777 != 0o644:
+    if stat.S_IMODE(os.stat(path).st_mode) != 0o644:
         os.chmod(path, 0o644)
 
 
 def publish(place: Place, manifest: Manifest, asked: Asked | None = None) -> None:
     """Make a model visible whose files are verified, in the incoming folder or in the snapshot already.
 
-    The file that engines open first comes last, so that no half model can be opened; then the note and the reference.
-    Raises LlmfleetError, with nothing moved, when a file is missing or has another size than it should.
+    Whatever of its files lies in the incoming folder is taken for whole; see ``clear_way``. The file that engines open
+    first comes last, so that no half model can be opened; then the reference and the note. Raises LlmfleetError, with
+    nothing moved, when a file is missing or has another size than it should.
     """
     incoming, folder = place.incoming(manifest.key), place.snapshot(manifest.commit)
     arrived = [file for file in manifest.files if os.path.lexists(os.path.join(incoming, file.path))]
@@ -303,8 +314,8 @@ def publish(place: Place, manifest: Manifest, asked: Asked | None = None) -> Non
         os.replace(path, target)
     _flush(folder)
     adopt(place, manifest, manifest.files)
-    take_note(place, manifest, asked)
     write_ref(place, manifest)
+    take_note(place, manifest, asked)
     shutil.rmtree(incoming, ignore_errors=True)
 
 
@@ -345,4 +356,6 @@ def write_ref(place: Place, manifest: Manifest) -> None:
     """Let the revision that was asked for name the commit, as tools that read the layout expect it."""
     revision = manifest.asked or DEFAULT_BRANCH
     if revision != manifest.commit:
-        write_text(place.ref(revision), manifest.commit)
+        # a branch may bear the name of the folder of others; the store does without its references
+        with suppress(NotADirectoryError, IsADirectoryError):
+            write_text(place.ref(revision), manifest.commit)

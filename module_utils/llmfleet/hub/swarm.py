@@ -7,8 +7,6 @@ the process, and is given to other hosts at once when model_share runs here.
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 import time
 import typing as t
@@ -19,6 +17,7 @@ from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.hub import model_chunks
 from ansible.module_utils.llmfleet.hub.arrival import Arrival, InPlaceFetcher
 from ansible.module_utils.llmfleet.hub.digest import Digest
+from ansible.module_utils.llmfleet.hub.disk import room
 from ansible.module_utils.llmfleet.hub.manifest import Manifest, RepoFile
 from ansible.module_utils.llmfleet.hub.model_chunks import Piece
 from ansible.module_utils.llmfleet.hub.place import Place
@@ -175,7 +174,7 @@ def receive(
     try:
         with Arrival(record, place, manifest, wanted) as arrival:
             stats.kept = arrival.bytes
-            _check_room(folder, arrival)
+            room(folder, sum(piece.size for _, piece in arrival.missing()), RESERVE)
             pending = wanted
             teller = Teller(arrival, wanted, progress, Log(log), interval)
             for left in reversed(range(ROUNDS)):
@@ -210,14 +209,3 @@ def _bring(fetcher: InPlaceFetcher, arrival: Arrival, pending: t.Sequence[RepoFi
     finally:
         follower.stop()
         fetcher.stop()
-
-
-def _check_room(folder: str, arrival: Arrival) -> None:
-    """Raise LlmfleetError unless there is room for what is missing."""
-    needed = sum(piece.size for _, piece in arrival.missing())
-    free = shutil.disk_usage(folder).free
-    if needed and needed + RESERVE > free:
-        raise LlmfleetError(
-            f"{os.path.dirname(folder)} has {free >> 20} MiB free, too little: {needed >> 20} MiB are to come and "
-            f"{RESERVE >> 20} MiB must stay free; make room there or choose another `dest`"
-        )

@@ -1,0 +1,240 @@
+"""The JSON schema of `llm_services`, for editors: made of the tables that services checks by. Pure.
+
+It never refuses what services.parse_all accepts, and leaves to that what needs more than one look: addresses, keys for
+public ones, names and ports used twice. Templates pass, as nobody knows what they become. The words are those that
+drafts 7 and 2020-12 have in common, since editors know the former better (so `$ref` stands alone). `errorMessage` and
+`patternErrorMessage` are what editors show; to validators they are annotations.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+from ansible.module_utils.llmfleet.engines import ENGINES
+from ansible.module_utils.llmfleet.service_fields import (
+    KEYS,
+    LEVELS,
+    NEEDS_TOKEN,
+    RESERVED,
+    SECRET_ENV,
+    VERIFY_KEYS,
+    Key,
+    Service,
+    Verify,
+)
+
+Schema = dict[str, t.Any]
+
+_TYPES: t.Mapping[t.Any, str] = {str: "string", int: "integer", (int, float): "number", list: "array", dict: "object"}
+_TEMPLATE = r"\{[{%]"
+_END = r"(?![\s\S])"
+"""The end of a text; for Python `$` is also before a last line feed."""
+_EMPTY: t.Mapping[str, t.Any] = {"api_key": "", "args": [], "env": {}, "verify": {}}
+"""Defaults of the keys that a Service holds in another form."""
+_SPELLED = {"api": "API", "args": "arguments", "dtype": "data type", "env": "environment", "gpu": "GPU", "kv": "KV"}
+
+
+def schema() -> Schema:
+    """Return the schema of a file of variables (group_vars, host_vars) and of an inventory; its parts are `$defs`."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Services of llmfleet",
+        "description": "Variables of hosts with `llm_services` among them, or an inventory that has such variables.",
+        "type": ["object", "null"],
+        "properties": {"llm_services": _ref("services")},
+        "additionalProperties": _ref("group"),
+        "$defs": {
+            "services": {
+                "title": "Services",
+                "description": "The services of a host, each with a `name` and a `port` of its own.",
+                "type": ["array", "string"],
+                "items": _ref("service"),
+                **_template("a list of services"),
+            },
+            "service": _service(),
+            "verify": _mapping("Verification", KEYS["verify"].about, VERIFY_KEYS, Verify),
+            "rules": {**_rules(), **{name: _engine_rule(name) for name in ENGINES}},
+            "variables": {
+                "title": "Variables",
+                "description": "Variables of a host or of a group, of which `llm_services` is checked.",
+                "properties": {"llm_services": _ref("services")},
+            },
+            "group": {
+                "title": "Group",
+                "description": "A group of an inventory; anything else passes.",
+                "properties": {
+                    "hosts": {"additionalProperties": _ref("variables")},
+                    "vars": _ref("variables"),
+                    "children": {"additionalProperties": _ref("group")},
+                },
+            },
+        },
+    }
+
+
+def _service() -> Schema:
+    about = "A served model; only `name` must be given, and `model` and `port` for one that is not absent."
+    service = _mapping("Service", about, KEYS, Service)
+    properties = service["properties"]
+    properties["engine"].update(_one_of(tuple(ENGINES)))
+    ends = "|".join(re.escape(end) for end in RESERVED)
+    properties["name"]["pattern"] = f"^(?!.*(?:{ends})$)(?:{KEYS['name'].pattern})$|{_TEMPLATE}"
+    properties["name"].update(type="string", minLength=1)
+    properties["bind"]["examples"] = [Service.bind, "0.0.0.0"]  # noqa: S104 - an example
+    properties["args"]["items"] = {"type": "string"}
+    properties["env"]["additionalProperties"] = {"type": "string"}
+    properties["env"]["propertyNames"] = _not(
+        f"(?:[\\s\\S]*_)?(?:{_any_case(SECRET_ENV[len('(^|_)(') : -len(')$')])})$",
+        "This looks like a secret: anyone who may run docker inspect would read it.",
+    )
+    properties["verify"] = _ref("verify")
+    return {**service, "required": ["name"], "allOf": [_ref(f"rules/{name}") for name in (*_rules(), *ENGINES)]}
+
+
+def _mapping(title: str, about: str, keys: t.Mapping[str, Key], defaults: t.Any) -> Schema:
+    return {
+        "title": title,
+        "description": about,
+        "type": ["object", "string", "null"] if keys is VERIFY_KEYS else ["object", "string"],
+        **_template("a mapping"),
+        "properties": {name: _key(name, key, _default(name, defaults)) for name, key in keys.items()},
+        "additionalProperties": False,
+    }
+
+
+def _default(name: str, defaults: t.Any) -> t.Any:
+    return _EMPTY[name] if name in _EMPTY else getattr(defaults, name, None)
+
+
+def _key(name: str, key: Key, default: t.Any) -> Schema:
+    """Return what a value of ``key`` may be by itself; null is the same as leaving it out."""
+    kind = _TYPES[key.kind]
+    found: Schema = {"title": _title(name), "description": key.about}
+    found["type"] = ["string", "null"] if kind == "string" else [kind, "string", "null"]
+    if default is not None and (not key.minimum or default >= key.minimum):
+        found["default"] = default
+    if kind != "string":
+        found.update(_template(key.words))
+    if key.choices:
+        found.update(_one_of((default, *(word for word in key.choices if word != default))))
+    if key.pattern:
+        found["pattern"] = f"^(?:{key.pattern})$|^$|{_TEMPLATE}"
+        found["patternErrorMessage"] = f"It {key.must}."
+    if key.minimum is not None:
+        found["minimum"] = min(key.minimum, default)
+    if key.maximum is not None:
+        found["maximum"] = max(key.maximum, default)
+    return found
+
+
+def _rules() -> dict[str, Schema]:
+    """Return what keys have to do with each other, whatever the engine."""
+    early = [level for level in LEVELS if level not in ("token", "device")]
+    why = "A reply can only be judged at `level: token` or `device`."
+    nothing = {name: _one_of((_default(name, Verify),), why) for name in NEEDS_TOKEN}
+    return {
+        "running": {
+            "if": {"properties": {"state": {"enum": ["started", "stopped", None]}}},
+            "then": {
+                "required": ["model", "port"],
+                "properties": {
+                    "model": {"type": "string", "minLength": 1},
+                    "port": {"type": ["integer", "string"], "minimum": KEYS["port"].minimum},
+                },
+            },
+        },
+        "cpu": {
+            "if": {"required": ["device"], "properties": {"device": {"const": "cpu"}}},
+            "then": {
+                "properties": {
+                    "gpu_layers": _one_of((0,), "It contradicts `device: cpu`."),
+                    "verify": {
+                        "properties": {"level": _not(f"device{_END}", "This is about GPUs, and `device` is cpu.")}
+                    },
+                }
+            },
+        },
+        "level": {
+            "if": {
+                "required": ["verify"],
+                "properties": {"verify": {"required": ["level"], "properties": {"level": {"enum": early}}}},
+            },
+            "then": {"properties": {"verify": {"properties": nothing}}},
+        },
+    }
+
+
+def _engine_rule(name: str) -> Schema:
+    """Return what the keys may hold for one engine, the one that is taken when none is named included."""
+    engine = ENGINES[name]
+    said: Schema = {"properties": {"engine": {"enum": [name, None]}}}
+    if name != Service.engine:
+        said = {"required": ["engine"], "properties": {"engine": {"const": name}}}
+    refused = {
+        key: _one_of((_default(key, Service),), f"Engine {name} does not know it: {why}.")
+        for key, why in engine.REFUSED_FIELDS.items()
+    }
+    words = {"cache_type": engine.CACHE_TYPES, "dtype": engine.DTYPES}
+    unfit = _not(f"(?:{_any_case(engine.REFUSED_MODELS)}){_END}", f"{engine.REFUSED_MODELS_WHY}.")
+    return {
+        "if": said,
+        "then": {
+            "properties": {
+                "model": unfit,
+                "parallel": {"default": engine.DEFAULT_PARALLEL},
+                **{key: _one_of(("", *choices)) for key, choices in words.items() if key not in refused},
+                **refused,
+                "args": {"items": {"allOf": _flags(engine)}},
+                "env": {"propertyNames": {"allOf": _owned(engine.OWNED_ENV, _END)}},
+            }
+        },
+    }
+
+
+def _flags(engine: t.Any) -> list[Schema]:
+    end = r"(?![^=])"
+    reasons = sorted(set(engine.REFUSED_FLAGS.values()))
+    flags = {why: [flag for flag, said in engine.REFUSED_FLAGS.items() if said == why] for why in reasons}
+    refused = [_not(f"(?:{_words(flags[why])}){end}", f"It may not be given here: {why}.") for why in reasons]
+    return [*_owned(engine.OWNED_FLAGS, end), *refused]
+
+
+def _owned(owned: t.Mapping[str, str], end: str) -> list[Schema]:
+    """Return one refusal for each key that says what the words of ``owned`` would say."""
+    keys = {key: [word for word, said in owned.items() if said == key] for key in owned.values()}
+    return [_not(f"(?:{_words(words)}){end}", f"Say it with `{key}`.") for key, words in keys.items()]
+
+
+def _words(words: t.Iterable[str]) -> str:
+    """Return an expression for the words; re.escape would escape `-`, which not every dialect allows."""
+    return "|".join(re.sub(r"[.^$*+?{}\[\]\\|()]", r"\\\g<0>", word) for word in words)
+
+
+def _not(pattern: str, why: str) -> Schema:
+    return {"pattern": f"^(?!{pattern})", "patternErrorMessage": why}
+
+
+def _one_of(values: t.Sequence[t.Any], why: str = "") -> Schema:
+    said = {"enum": [*values, None], **({"errorMessage": why} if why else {})}
+    return {"anyOf": [said, {"type": "string", "pattern": _TEMPLATE}]}
+
+
+def _template(words: str) -> Schema:
+    return {"pattern": _TEMPLATE, "patternErrorMessage": f"It must be {words}, or a template."}
+
+
+def _any_case(pattern: str) -> str:
+    """Return a pattern (without sets of characters) that takes letters of both cases."""
+    return re.sub(
+        r"\\.|[A-Za-z]", lambda at: at[0] if at[0][0] == "\\" else f"[{at[0].upper()}{at[0].lower()}]", pattern
+    )
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _title(name: str) -> str:
+    text = " ".join(_SPELLED.get(word, word) for word in name.split("_"))
+    return text[0].upper() + text[1:] if name != "model_sha256" else "sha256 of the model"
