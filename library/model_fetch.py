@@ -259,7 +259,8 @@ ARGUMENT_SPEC = {
     "connections": {"type": "int", "default": 8},
     "timeout": {"type": "int", "default": 30},
     "lock_timeout": {"type": "int", "default": 3600},
-    "peers": {"type": "list", "elements": "list"},
+    # the URLs hold tokens
+    "peers": {"type": "list", "elements": "list", "no_log": True},
     "archive": {"type": "dict"},
     "log": {"type": "path"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

@@ -82,6 +82,16 @@ class Service:
         return not ipaddress.ip_address(self.bind).is_loopback
 
 
+_ELSEWHERE: t.Mapping[str, t.Any] = {"api_key": "", "args": [], "env": {}, "verify": {}}
+"""Defaults of the keys that a Service holds in another form."""
+
+
+def default_of(name: str, holder: type[Service] | type[Verify]) -> t.Any:
+    """Return what a key is when it is left out, as YAML would say it; None for the name, which has to be given."""
+    default = _ELSEWHERE[name] if name in _ELSEWHERE else getattr(holder, name, None)
+    return int(default) if isinstance(default, float) and default.is_integer() else default
+
+
 @dataclass(frozen=True)
 class Key:
     """What one key may hold. The value that it has when it is left out is allowed always, whatever the bounds say.
@@ -126,7 +136,7 @@ KEYS: t.Mapping[str, Key] = {
         str,
         "a string",
         "A name of the catalogue, a model of a hub such as `org/name:Q4_K_M`, a path on the host, a URL together with "
-        "`model_sha256`, or `tiny`.",
+        "`model_sha256`, or `tiny`: docs/models.md.",
     ),
     "model_sha256": Key(
         str,

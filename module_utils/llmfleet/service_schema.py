@@ -22,6 +22,7 @@ from ansible.module_utils.llmfleet.service_fields import (
     Key,
     Service,
     Verify,
+    default_of,
 )
 
 Schema = dict[str, t.Any]
@@ -30,8 +31,6 @@ _TYPES: t.Mapping[t.Any, str] = {str: "string", int: "integer", (int, float): "n
 _TEMPLATE = r"\{[{%]"
 _END = r"(?![\s\S])"
 """The end of a text; for Python `$` is also before a last line feed."""
-_EMPTY: t.Mapping[str, t.Any] = {"api_key": "", "args": [], "env": {}, "verify": {}}
-"""Defaults of the keys that a Service holds in another form."""
 _SPELLED = {"api": "API", "args": "arguments", "dtype": "data type", "env": "environment", "gpu": "GPU", "kv": "KV"}
 
 
@@ -98,13 +97,9 @@ def _mapping(title: str, about: str, keys: t.Mapping[str, Key], defaults: t.Any)
         "description": about,
         "type": ["object", "string", "null"] if keys is VERIFY_KEYS else ["object", "string"],
         **_template("a mapping"),
-        "properties": {name: _key(name, key, _default(name, defaults)) for name, key in keys.items()},
+        "properties": {name: _key(name, key, default_of(name, defaults)) for name, key in keys.items()},
         "additionalProperties": False,
     }
-
-
-def _default(name: str, defaults: t.Any) -> t.Any:
-    return _EMPTY[name] if name in _EMPTY else getattr(defaults, name, None)
 
 
 def _key(name: str, key: Key, default: t.Any) -> Schema:
@@ -132,7 +127,7 @@ def _rules() -> dict[str, Schema]:
     """Return what keys have to do with each other, whatever the engine."""
     early = [level for level in LEVELS if level not in ("token", "device")]
     why = "A reply can only be judged at `level: token` or `device`."
-    nothing = {name: _one_of((_default(name, Verify),), why) for name in NEEDS_TOKEN}
+    nothing = {name: _one_of((default_of(name, Verify),), why) for name in NEEDS_TOKEN}
     return {
         "running": {
             "if": {"properties": {"state": {"enum": ["started", "stopped", None]}}},
@@ -172,7 +167,7 @@ def _engine_rule(name: str) -> Schema:
     if name != Service.engine:
         said = {"required": ["engine"], "properties": {"engine": {"const": name}}}
     refused = {
-        key: _one_of((_default(key, Service),), f"Engine {name} does not know it: {why}.")
+        key: _one_of((default_of(key, Service),), f"Engine {name} does not know it: {why}.")
         for key, why in engine.REFUSED_FIELDS.items()
     }
     words = {"cache_type": engine.CACHE_TYPES, "dtype": engine.DTYPES}

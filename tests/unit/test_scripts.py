@@ -63,6 +63,17 @@ def test_services_page_lists_the_keys_of_verify() -> None:
     assert table(page, "Key in `verify`") == fields
 
 
+def test_tables_of_a_service_are_written_between_the_marker_lines(docs: types.ModuleType) -> None:
+    page = docs.services_page(f"# Services\n\n{docs.BEGIN}\nold\n{docs.END}\n\nafter\n")
+    assert page.startswith(f"# Services\n\n{docs.BEGIN}\n\n| Key | Type | Default | Meaning |\n| --- |")
+    assert page.endswith(f" |\n\n{docs.END}\n\nafter\n")
+    assert "| `port` | int | `0` | TCP port on the host. |" in page
+    assert "`tiny`: [models.md](models.md). |" in page
+    by_hand = (ROOT / "docs" / "services.md").read_text()
+    for head in ("Key", "Key in `verify`"):
+        assert table(page, head) == table(by_hand, head)
+
+
 @pytest.mark.parametrize(
     ("pattern", "text"),
     [

@@ -88,6 +88,11 @@ def test_the_api_key_is_checked_but_not_kept():
         ({"args": ["-ngl", "20"]}, ["`args` holds -ngl: say it with `gpu_layers`"]),
         ({"env": {"LLAMA_ARG_N_GPU_LAYERS": "20"}}, ["LLAMA_ARG_N_GPU_LAYERS: say it with `gpu_layers`"]),
         ({"verify": {"max_tokens": 0}}, ["`verify.max_tokens` must be at least 1"]),
+        ({"verify": {"timeout": -3}}, ["`verify.timeout` must be at least 1, not -3"]),
+        ({"verify": {"min_tokens_per_second": -0.5}}, ["`verify.min_tokens_per_second` may not be negative: -0.5"]),
+        ({"verify": ["token"]}, ["`verify` must be a mapping, not a list"]),
+        # what is not needed has to be right all the same
+        ({"state": "absent", "port": 70000}, ["`port` must be between 1 and 65535"]),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(change, words):
@@ -97,6 +102,56 @@ def test_bad_input_is_refused_in_one_sentence(change, words):
     assert "\n" not in sentence
     for word in words:
         assert word in sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"PORT": 1}, "unknown key `PORT` (did you mean `port`?)"),
+        ({"contextlength": 1}, "unknown key `contextlength` (did you mean `context_length`?)"),
+        ({"gpu_memory": 0.9}, "unknown key `gpu_memory` (did you mean `gpu_memory_utilization`?)"),
+        ({"qqq": 1}, "unknown key `qqq` (known: name, engine, state, "),
+        ({"verify": {"time_out": 1}}, "verify: unknown key `time_out` (did you mean `timeout`?)"),
+        ({"engine": "llama-server"}, "unknown engine `llama-server` (did you mean `llama_server`?)"),
+        ({"engine": "vLLM"}, "unknown engine `vLLM` (did you mean `vllm`?)"),
+        ({"engine": "ollama.cpp.x"}, "unknown engine `ollama.cpp.x` (known: llama_server, vllm)"),
+        ({"state": "start"}, "not 'start' (did you mean `started`?)"),
+        ({"state": "stop"}, "not 'stop' (did you mean `stopped`?)"),
+        ({"device": "GPU"}, "not 'GPU' (did you mean `gpu`?)"),
+        ({"device": "gpus"}, "not 'gpus' (did you mean `gpu`?)"),
+        ({"verify": {"level": "tokens"}}, "not 'tokens' (did you mean `token`?)"),
+        ({"cache_type": "Q8"}, "not 'Q8' (did you mean `q8_0`?)"),
+        ({"engine": "vllm", "model": "o/r", "cache_type": "fp8_e5m2"}, "not 'fp8_e5m2' (did you mean `fp8`?)"),
+        ({"engine": "vllm", "model": "o/r", "dtype": "bf16"}, "not 'bf16' (did you mean `bfloat16`?)"),
+    ],
+)
+def test_what_was_nearly_right_is_named(change, hint):
+    with pytest.raises(BadInput) as refusal:
+        parse({**GOOD, **change})
+    assert hint in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {**GOOD, "api_key": 1234567},
+        {**GOOD, "api_key": "1234567 "},
+        {**GOOD, "api_key": ["1234567"]},
+        [{**GOOD, "api_key": "1234567"}],
+    ],
+)
+def test_no_refusal_shows_a_key(raw):
+    with pytest.raises(BadInput) as refusal:
+        parse_all([raw])
+    assert "1234567" not in str(refusal.value)
+    if isinstance(raw, dict):
+        assert "`api_key`" in str(refusal.value)
+
+
+def test_a_service_in_place_of_the_list_does_not_show_its_key():
+    with pytest.raises(BadInput, match="llm_services must be a list of services, not a mapping") as refusal:
+        parse_all({**GOOD, "api_key": "1234567"})
+    assert "1234567" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("raw", [None, "chat", {"name": "chat"}])

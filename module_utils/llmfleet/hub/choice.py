@@ -24,7 +24,8 @@ _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})", re.DOTALL)
 _CUT = re.compile(r"\.gguf[._-]?(?:part|split|[a-z]{2}$|\d+$)", re.IGNORECASE)
 # projectors of images and sound, statistics, draft heads and vocabularies are GGUF files but no models
 _NO_MODEL = re.compile(r"(?i)(?:^|[-._/])(?:mmproj|imatrix)|(?:^|/)mtp[-._/]|(?:^|[-._/])vocab[-._]")
-_ENGINES = {"llama_server": GGUF, "vllm": SAFETENSORS}
+FORMATS = {"llama_server": GGUF, "vllm": SAFETENSORS}
+"""Engine → the format that it loads."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def choose(
     Raises BadInput: what is wrong, what there is instead.
     """
     there = formats(listing)
-    wanted = GGUF if ref.quant or ref.file else _ENGINES.get(engine) or (there[0] if there else GGUF)
+    wanted = GGUF if ref.quant or ref.file else FORMATS.get(engine) or (there[0] if there else GGUF)
     where = f"model {ref.shown}"
     if wanted == GGUF and engine == "vllm":
         asked = f"file {ref.file}" if ref.file else f":{ref.quant}"

@@ -12,16 +12,13 @@ from dataclasses import dataclass, field, replace
 from ansible.module_utils.llmfleet import gguf, safetensors_header
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
 from ansible.module_utils.llmfleet.hub import choice, client, own_folder, removal, sources, store
-from ansible.module_utils.llmfleet.hub.manifest import GGUF, SAFETENSORS, Manifest, RepoFile
+from ansible.module_utils.llmfleet.hub.manifest import GGUF, Manifest, RepoFile
 from ansible.module_utils.llmfleet.hub.opener import HubOpener
 from ansible.module_utils.llmfleet.hub.place import make_folder, models, spelt
 from ansible.module_utils.llmfleet.hub.progress import Log
 from ansible.module_utils.llmfleet.hub.store import Asked, Place, State
 from ansible.module_utils.llmfleet.hub.transfer import CONNECTIONS, Transfer
 from ansible.module_utils.llmfleet.model_ref import ModelRef
-
-FORMATS = {"llama_server": GGUF, "vllm": SAFETENSORS}
-"""Engine → the format that it loads."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Wanted:
     @property
     def asked(self) -> Asked:
         ref = self.ref
-        form = GGUF if ref.quant or ref.file else FORMATS.get(self.engine, "")
+        form = GGUF if ref.quant or ref.file else choice.FORMATS.get(self.engine, "")
         return Asked(ref.source, ref.quant, ref.revision, ref.file, form)
 
 
