@@ -93,12 +93,6 @@ def resolve(services: t.Any, catalogue: Catalogue) -> t.Any:
     return [_resolved(service, catalogue) for service in services]
 
 
-def entry_of(model: str, catalogue: Catalogue) -> Entry | None:
-    """Return the entry that ``model`` names, None when it names none."""
-    found = _WORD.fullmatch(model.strip()) if isinstance(model, str) else None
-    return catalogue.get(found.group(1).lower()) if found else None
-
-
 def _resolved(service: t.Any, catalogue: Catalogue) -> t.Any:
     model = service.get("model") if isinstance(service, dict) else None
     word = _WORD.fullmatch(model.strip()) if isinstance(model, str) else None

@@ -25,7 +25,9 @@ __all__ = ["LEVELS", "Service", "Verify", "parse", "parse_all", "without_secrets
 
 
 def _close(word: str, known: t.Iterable[str]) -> str:
-    close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
+    word, known = word.lower(), list(known)
+    begun = [name for name in known if len(word) > 2 and name.startswith(word)]
+    close = begun if len(begun) == 1 else difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f" (did you mean `{close[0]}`?)" if close else ""
 
 

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 import tiny_hf
+from ansible.module_utils.llmfleet import spec
+from ansible.module_utils.llmfleet.engines import llama_server, vllm
+from ansible.module_utils.llmfleet.services import parse
 from compose_program import compose
 from helpers import docker, free_port, run_module
 
@@ -19,7 +22,7 @@ KEY = "first-key-0123456789"
 CONFIG = ("User", "Image", "Entrypoint", "Cmd", "StopTimeout")
 HOST_CONFIG = (
     *("ReadonlyRootfs", "CapDrop", "CapAdd", "SecurityOpt", "RestartPolicy", "LogConfig", "Memory", "MemorySwap"),
-    *("ShmSize", "Tmpfs", "GroupAdd", "Devices", "DeviceRequests", "Privileged", "PidMode", "IpcMode"),
+    *("ShmSize", "Tmpfs", "GroupAdd", "Devices", "Privileged", "PidMode", "IpcMode"),
 )
 
 
@@ -92,8 +95,20 @@ def made(request, tmp_path):
     subprocess.run(["docker", "rm", "-f", made.name], capture_output=True, check=False)
 
 
+def requests(container: dict[str, t.Any]) -> list[tuple[t.Any, ...]]:
+    """Return what of GPUs a container asks for, as the engine takes it."""
+    found = []
+    for request in container["HostConfig"]["DeviceRequests"] or []:
+        # without a name the capability chooses the driver; that of device lists does not look at capabilities
+        driver = request["Driver"] or "nvidia"
+        capabilities = None if driver == "cdi" else request["Capabilities"]
+        found.append((driver, request["Count"], request["DeviceIDs"], capabilities))
+    return found
+
+
 def compare(deployed: dict[str, t.Any], other: dict[str, t.Any]) -> None:
     """Assert that both containers were created alike, but for their names, networks and ports."""
+    assert requests(deployed) == requests(other)
     for part, keys in (("Config", CONFIG), ("HostConfig", HOST_CONFIG)):
         for key in keys:
             # an empty list and none are the same to the engine
@@ -101,7 +116,7 @@ def compare(deployed: dict[str, t.Any], other: dict[str, t.Any]) -> None:
     assert sorted(deployed["Config"]["Env"]) == sorted(other["Config"]["Env"])
     ports = [one["HostConfig"]["PortBindings"] for one in (deployed, other)]
     assert [list(port) for port in ports] == [list(ports[0])] * 2
-    assert [[bound["HostIp"] for bound in sum(port.values(), [])] for port in ports] == [["127.0.0.1"]] * 2
+    assert {bound["HostIp"] for port in ports for bounds in port.values() for bound in bounds} == {"127.0.0.1"}
     mounts = [{m["Destination"]: (m["Type"], m["RW"], m["Source"]) for m in one["Mounts"]} for one in (deployed, other)]
     assert mounts[0].keys() == mounts[1].keys()
     for target, mount in mounts[0].items():
@@ -158,6 +173,42 @@ def test_the_commands_of_the_template_make_a_key_that_works(made, image, tiny):
     url = f"http://127.0.0.1:{made.ports['project']}"
     refused = run_module("llm_health", {"url": url, "served_name": made.name, "api_key": KEY})
     assert refused["failed"]
+
+
+@pytest.mark.parametrize("gpus", ["nvidia", "nvidia_cdi", "amd", "intel", "moore_threads"])
+@pytest.mark.parametrize("engine", [llama_server, vllm])
+def test_every_shape_of_a_container_is_created_alike(made, image, engine, gpus):
+    """Created only: that needs neither GPUs nor a model that the engine can read."""
+    file = made.folder / "models" / "m.gguf"
+    file.parent.mkdir()
+    file.write_text("")
+    (made.folder / "cache" / "vllm").mkdir(parents=True)
+    name, path = engine.NAME, str(file if engine is llama_server else file.parent)
+    service = parse({"name": made.name, "engine": name, "model": path, "port": made.ports["deployed"], "api_key": KEY})
+    launch = engine.launch(service, path, 2048, KEY, True)
+    wanted = spec.build(
+        service,
+        launch,
+        image=image,
+        image_id="sha256:0",
+        model_fingerprint="",
+        salt="salt",
+        gpus=gpus,
+        groups=[44, 993] if gpus in ("amd", "intel") else [],
+        caches=str(made.folder / "cache"),
+    )
+    secrets = made.folder / "services" / "0"
+    secrets.mkdir(parents=True)
+    for secret, value in launch.secrets.items():
+        (secrets / secret).write_text(value)
+    docker(*spec.create_argv(wanted, made.name, str(secrets)))
+    made.export()
+    no_secret(made)
+    made.make_secrets()
+    assert made.compose("create").returncode == 0
+    (deployed,) = json.loads(docker("container", "inspect", made.name))
+    (project,) = json.loads(docker("container", "inspect", made.compose("ps", "--quiet", "--all").stdout.strip()))
+    compare(deployed, project)
 
 
 def test_nothing_in_the_image_of_llama_server_could_ask_for_its_health(made, image, tiny):

@@ -126,7 +126,7 @@ def test_the_container_has_room_for_what_the_processes_share_and_a_cache_on_the_
         ({"gpu_layers": 3}, ["`gpu_layers`", "all layers on the GPUs"]),
         ({"cache_type": "q8_0"}, ["`cache_type` must be one of auto, fp8, not 'q8_0'"]),
         ({"dtype": "int4"}, ["`dtype` must be one of auto, half"]),
-        ({"gpu_memory_utilization": 90}, ["`gpu_memory_utilization`", "such as 0.9, not 90"]),
+        ({"gpu_memory_utilization": 90}, ["`gpu_memory_utilization` must be between 0 and 1, not 90", "such as 0.9"]),
         ({"gpu_memory_utilization": "0.9"}, ["must be a number"]),
         ({"tensor_parallel": -1}, ["`tensor_parallel` may not be negative"]),
         ({"args": ["--api-key", "x"]}, ["say it with `api_key`"]),

@@ -109,43 +109,44 @@ def _change(search: Search, asked: Attempt, short: int) -> str:
     """Return the smallest changes that would make it fit, as words."""
     ask = search.ask
     found: list[str] = []
-    if ask.cache_type not in ("", HALVED_CACHE) and search.can_halve():
-        found += _if_fits(with_ask(search, cache_type=HALVED_CACHE), f"cache_type {HALVED_CACHE}")
+    halves = ask.cache_type not in ("", HALVED_CACHE) and search.can_halve()
+    if halves and _fits_then(with_ask(search, cache_type=HALVED_CACHE)):
+        found.append(f"cache_type {HALVED_CACHE}")
     context = _largest_context(search) if ask.context_length else 0
     if context:
         found.append(f"context_length {context}")
     if ask.gpu_layers:
         partial = with_ask(search, gpu_layers=0).partly(asked.context, asked.cache_type)
         found += [f"gpu_layers {partial.gpu_layers} of {search.all_layers}"] if partial else []
-    for parallel in range(ask.parallel - 1, 0, -1):
-        more = _if_fits(with_ask(search, parallel=parallel), f"parallel {parallel}")
-        if more:
-            found += more
-            break
+    parallel = _most(ask.parallel, lambda count: with_ask(search, parallel=count))
+    found += [f"parallel {parallel}"] if parallel else []
     if found:
         return f"{' or '.join(found[:3])} would fit"
     smaller = _smaller_quant(search)
     return f"{gib(short)} are missing{f'; {smaller}' if smaller else ''}"
 
 
-def _if_fits(search: Search, words: str) -> list[str]:
+def _fits_then(search: Search) -> bool:
     try:
-        return [words] if search.best() else []
+        return search.best() is not None
     except BadInput:
         # a type that this model's rows cannot be cut into, or that needs what `args` turn off
-        return []
+        return False
+
+
+def _most(below: int, search: t.Callable[[int], Search]) -> int:
+    """Return the largest number below ``below`` with which ``search`` finds something that fits, 0 without one."""
+    low, high = 0, below
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _fits_then(search(middle)) else (low, middle)
+    return low
 
 
 def _largest_context(search: Search) -> int:
     """Return the longest context below the one asked for that fits: a multiple of 256 tokens, from 8192 on of 1024."""
-    low, high = 0, -(-search.ask.context_length // 256)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _if_fits(with_ask(search, context_length=middle * 256), "fits"):
-            low = middle
-        else:
-            high = middle
-    found = low * 256
+    blocks = -(-search.ask.context_length // 256)
+    found = 256 * _most(blocks, lambda count: with_ask(search, context_length=count * 256))
     found = found // 1024 * 1024 if found > 8192 else found
     return found if found >= SMALLEST_CONTEXT else 0
 
