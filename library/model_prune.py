@@ -10,6 +10,7 @@ description:
   - Removes from a store what M(model_fetch) brought there and nobody names any more, such as models of hubs, older
     commits of them, downloaded and generated files, and what has arrived of a model that nobody wants now.
   - Files that somebody else put there stay, and so do those that were given to services by their path.
+  - Waits a minute for a M(model_fetch) that is bringing files of the same repository, and fails when it goes on.
 options:
   dest:
     description: Directory that models are kept in; the same as that of M(model_fetch).

@@ -6,6 +6,11 @@ import sys
 from pathlib import Path
 
 import ansible.module_utils
+from hypothesis import settings
+
+# a busy machine makes any example slow now and then
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 ROOT = Path(__file__).resolve().parent.parent
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))

@@ -171,7 +171,7 @@ def gpu_access(gpus: str) -> dict[str, t.Any]:
         elif value.startswith("/"):
             nodes.append(f"{value}:{value}")
         else:
-            # Compose before 2.27 does not know device lists under `devices`
+            # under `devices` Compose 2.26 would take it for the path of a node
             requests.append({"driver": "cdi", "device_ids": [value], "capabilities": ["gpu"]})
     deploy = {"resources": {"reservations": {"devices": requests}}} if requests else {}
     found = {"deploy": deploy, "devices": nodes, "environment": environment}
@@ -214,9 +214,8 @@ def _volumes(spec: Spec, variables: _Variables) -> list[dict[str, t.Any]]:
         name = "MODEL" if number == 1 else f"MODEL_{number}"
         found.append(_bind(variables(name, source, why), target, True))
     for number, (target, source) in enumerate(sorted(spec.get("caches", {}).items()), 1):
-        why = (
-            f"A folder of user {RUN_UID} for what the engine compiles: sudo install -d -o {RUN_UID} -g {RUN_UID} FOLDER"
-        )
+        make = f"sudo install -d -m 0700 -o {RUN_UID} -g {RUN_UID}"
+        why = f"A folder for what the engine compiles, to be made before: {make} FOLDER"
         found.append(_bind(variables("CACHE" if number == 1 else f"CACHE_{number}", source, why), target, False))
     return found
 
@@ -331,14 +330,14 @@ def export(services: t.Sequence[Deployed]) -> Export:
             value = variables(f"{secret.upper()}_FILE", file, *_secret_why(deployed, secret, file))
             data["secrets"][f"{name}_{secret}"] = {"file": value}
         example.append("\n".join([f"# {name}", *variables.rows, ""]))
-    data = {key: value for key, value in data.items() if value}
+    data = {key: value for key, value in data.items() if value or key == "services"}
     files = {**programs, EXAMPLE: seal("\n".join(example)), COMPOSE: seal(_HEAD + _compose_text(data, comments))}
     return Export(data, files, needed, sorted(comments))
 
 
 def _compose_text(data: t.Mapping[str, t.Any], comments: t.Mapping[str, str]) -> str:
     """Return ``data`` as YAML, a service's comment before it."""
-    text = ["services:"]
+    text = ["services:" if data["services"] else "services: {}"]
     for name, service in data["services"].items():
         text += [f"  # {comments[name]}"] if name in comments else []
         text += lines({name: service}, 2)

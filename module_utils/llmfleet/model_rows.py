@@ -19,11 +19,12 @@ KEEP, MISSING, FETCH, RECEIVE, REPAIR = "keep", "missing", "download", "receive"
 
 
 def wanted(services: t.Sequence[Data], absent_too: bool = False) -> list[Data]:
-    """Return {engine, model, sha256} of the models that ``services`` (as the inventory has them) want, each once.
+    """Return {engine, model, sha256, idle} of the models that ``services`` (as the inventory has them) want, each once.
 
-    A service that is absent wants none; with ``absent_too`` its model is named all the same, to be removed.
+    A service that is absent wants none; with ``absent_too`` its model is named all the same, to be removed. ``idle``
+    is a model that only stopped services name.
     """
-    found = {}
+    found: dict[tuple[str, ...], Data] = {}
     for service in services:
         row = {
             "engine": service.get("engine") or "llama_server",
@@ -31,21 +32,26 @@ def wanted(services: t.Sequence[Data], absent_too: bool = False) -> list[Data]:
             "sha256": service.get("model_sha256") or "",
         }
         if row["model"] and (absent_too or service.get("state") != "absent"):
-            found[tuple(row.values())] = row
+            earlier = found.get(tuple(row.values()), {"idle": True})
+            found[tuple(row.values())] = {**row, "idle": earlier["idle"] and service.get("state") == "stopped"}
     return list(found.values())
 
 
 def rows(results: t.Sequence[Data], dest: str) -> list[Data]:
-    """Return the rows from what the loop of model_fetch over `wanted` registered; ``dest``: the folder of models."""
-    left_out = ("invocation", "diff", "ansible_loop_var", "__model_store_model", "failed", "changed")
+    """Return the rows from what the loop of model_fetch over `wanted` registered; ``dest``: the folder of models.
+
+    What only stopped services name stays when it is there, and is not brought when it is not.
+    """
+    left_out = ("invocation", "diff", "ansible_loop_var", "__model_store_model", "failed", "changed", "idle")
     return [
         {
-            **result["__model_store_model"],
+            **{key: value for key, value in result["__model_store_model"].items() if key not in left_out},
             "dest": dest,
             **{key: value for key, value in result.items() if key not in left_out},
         }
         for result in results
         if "__model_store_model" in result and not result.get("skipped")
+        if result["action"] == KEEP or not result["__model_store_model"].get("idle")
     ]
 
 
@@ -62,9 +68,13 @@ def folders(sources: t.Sequence[t.Any]) -> bool:
     )
 
 
-def lacking(plans: t.Mapping[str, t.Sequence[Data]], update: bool = False) -> bool:
-    """Whether hubs have to be asked about a model."""
-    return any(to_ask(plans, host, update) for host in plans)
+def lacking(plan: t.Sequence[Data], update: bool = False) -> bool:
+    """Whether hubs have to be asked about a model of a host's ``plan``, and have not been yet."""
+    return any(_is_open(row, update) for row in plan)
+
+
+def _is_open(row: Data, update: bool) -> bool:
+    return not row.get("asked") and (row["action"] == MISSING or (update and is_hub(row)))
 
 
 def to_ask(plans: t.Mapping[str, t.Sequence[Data]], host: str, update: bool = False) -> list[str]:
@@ -75,7 +85,7 @@ def to_ask(plans: t.Mapping[str, t.Sequence[Data]], host: str, update: bool = Fa
     asker: dict[str, str] = {}
     for name, plan in plans.items():
         for row in plan:
-            if row["action"] == MISSING or (update and is_hub(row)):
+            if _is_open(row, update):
                 asker.setdefault(row["model"], name)
     return [model for model, name in asker.items() if name == host]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 from ansible.module_utils.llmfleet import base_image
@@ -39,21 +40,22 @@ def _fetch(program: Path) -> None:
     targets = _output("apt-get", "indextargets", "--format", base_image.APT_TARGETS).replace(own, SUITE)
     sources = base_image.parse_targets(targets, f"{distribution}:{SUITE}")
     main = next(source for source in sources if source.release == SUITE)
-    for folder in ("lists/partial", "archives/partial"):
-        (CACHE / folder).mkdir(parents=True, exist_ok=True)
-    listed = CACHE / "sources.list"
-    listed.write_text(f"deb [signed-by={KEYRING}] {main.uri} {SUITE} main\n")
-    apt = ["apt-get", "-qq", "-o", f"Dir::Etc::SourceList={listed}", "-o", "Dir::Etc::SourceParts=-"]
-    apt += ["-o", f"Dir::State::Lists={CACHE}/lists", "-o", f"Dir::Cache={CACHE}", "-o", "APT::Sandbox::User=root"]
-    _output(*apt, "update")
-    _output(*apt, "download", "docker-compose")
-    (package,) = CACHE.glob("docker-compose_*.deb")
-    _output("dpkg-deb", "--extract", str(package), str(CACHE / "unpacked"))
-    os.replace(next((CACHE / "unpacked").rglob("cli-plugins/docker-compose")), program)
-
-
-def _output(*argv: str) -> str:
     CACHE.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(argv, cwd=CACHE, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory(dir=CACHE) as name:
+        work = Path(name)
+        for folder in ("lists/partial", "archives/partial"):
+            (work / folder).mkdir(parents=True)
+        (work / "sources.list").write_text(f"deb [signed-by={KEYRING}] {main.uri} {SUITE} main\n")
+        apt = ["apt-get", "-qq", "-o", f"Dir::Etc::SourceList={name}/sources.list", "-o", "Dir::Etc::SourceParts=-"]
+        apt += ["-o", f"Dir::State::Lists={name}/lists", "-o", f"Dir::Cache={name}", "-o", "APT::Sandbox::User=root"]
+        _output(*apt, "update")
+        _output(*apt, "download", "docker-compose", cwd=work)
+        (package,) = work.glob("docker-compose_*.deb")
+        _output("dpkg-deb", "--extract", str(package), f"{name}/unpacked")
+        os.replace(next((work / "unpacked").rglob("cli-plugins/docker-compose")), program)
+
+
+def _output(*argv: str, cwd: Path | None = None) -> str:
+    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

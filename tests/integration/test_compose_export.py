@@ -175,8 +175,9 @@ def test_the_commands_of_the_template_make_a_key_that_works(made, image, tiny):
     assert refused["failed"]
 
 
-@pytest.mark.parametrize("gpus", ["nvidia", "nvidia_cdi", "amd", "intel", "moore_threads"])
-@pytest.mark.parametrize("engine", [llama_server, vllm])
+@pytest.mark.parametrize(
+    ("engine", "gpus"), [(llama_server, gpus) for gpus in spec.GPU_ACCESS if gpus != "nvidia"] + [(vllm, "nvidia")]
+)
 def test_every_shape_of_a_container_is_created_alike(made, image, engine, gpus):
     """Created only: that needs neither GPUs nor a model that the engine can read."""
     file = made.folder / "models" / "m.gguf"

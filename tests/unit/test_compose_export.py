@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
+import os
 import re
+import subprocess
+import sys
+import threading
 import typing as t
 
 import pytest
@@ -204,6 +209,37 @@ def test_the_health_of_vllm_is_asked_by_its_python():
     assert check["test"][:5] == ["CMD", "python3", "-I", "-S", "-c"]
     compile(check["test"][5], "probe", "exec")
     assert check["start_period"] == f"{600 + 600 + 1800 + 3600 + 1800 + 300}s"
+
+
+@pytest.mark.parametrize(("status", "exit_status"), [(200, 0), (503, 1), (401, 1), (None, 1)])
+def test_the_probe_of_vllm_is_right(status, exit_status):
+    class Health(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status if self.path == "/health" else 500)
+            self.end_headers()
+
+        def log_message(self, *args):
+            """Say nothing."""
+
+    check, _ = healthcheck(vllm_service())
+    assert check is not None
+    with http.server.HTTPServer(("127.0.0.1", 0), Health) as server:
+        port = server.server_port
+        if status:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        else:
+            server.server_close()
+        words = [word.replace("$$", "$").replace("8000", str(port)) for word in check["test"][1:]]
+        # a proxy of the environment is none for the container itself
+        environment = {**os.environ, "http_proxy": "http://127.0.0.1:1", "PYTHONPATH": "/nonexistent"}
+        done = subprocess.run([sys.executable, *words[1:]], env=environment, capture_output=True, check=False)
+        if status:
+            server.shutdown()
+    assert done.returncode == exit_status
+
+
+def test_no_services_make_an_empty_file():
+    assert read(export([])) == {"services": {}}
 
 
 def test_an_image_without_a_program_that_could_ask_has_no_healthcheck():

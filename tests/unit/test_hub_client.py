@@ -133,6 +133,12 @@ class TestListing:
         assert list_repo(hf(hub), "org/model", "", Web(5, sleep=pauses.append)).files
         assert pauses == [7, client.LONGEST_WAIT]
 
+    def test_letters_in_a_redirect(self) -> None:
+        """Servers put the bytes of a name there as they are; http.client takes them for Latin-1."""
+        place = "/æ¨¡ a?sign=%2B&x=1"
+        assert client._joined("https://hub/x", place) == "https://hub/%E6%A8%A1%20a?sign=%2B&x=1"
+        assert client._joined("https://hub/x", "http://[hub/x") == ""
+
     def test_a_listing_that_never_ends(self, hub: Hub, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(client, "_LISTING_SECONDS", 0.0)
         with pytest.raises(NoAnswer, match=r"the listing broke off: after 0 seconds only \d+ bytes had come"):
@@ -152,7 +158,8 @@ class TestListing:
         url = f"{hub.url}/api/models/org/model"
         link = f'<{url}?x>; rel="next", <{url}?y>; rel="last"'
         assert client._next_page(url, link) == f"{url}?x"
-        assert client._next_page(url, 'nonsense; rel="next"') == ""
+        for nonsense in ("nonsense", "<http://[x>", "<ftp://x/y>"):
+            assert client._next_page(url, f'{nonsense}; rel="next"') == ""
         # the host that a mirror mirrors is not asked
         assert (
             client._next_page(url, '<https://huggingface.co/api/a?cursor=1>; rel="next"') == f"{hub.url}/api/a?cursor=1"

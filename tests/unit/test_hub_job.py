@@ -10,6 +10,7 @@ import struct
 import sys
 import threading
 import typing as t
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,28 @@ class Bring:
 @pytest.fixture
 def bring(hub: Hub, tmp_path: Path) -> Bring:
     return Bring(hub, tmp_path)
+
+
+class Killed(BaseException):
+    """Like a signal: nothing that handles errors handles it."""
+
+
+def kill_at(patch: pytest.MonkeyPatch, step: int) -> list[str]:
+    """Let a process end at its call number ``step`` of those that change a disk; return the list of these calls."""
+    calls: list[str] = []
+
+    def ends(name: str, real: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
+        def call(*args: t.Any, **more: t.Any) -> t.Any:
+            calls.append(name)
+            if len(calls) > step:
+                raise Killed
+            return real(*args, **more)
+
+        return call
+
+    for name in ("replace", "unlink", "mkdir", "rmdir", "chmod", "ftruncate", "write", "pwrite", "fsync"):
+        patch.setattr(os, name, ends(name, getattr(os, name)))
+    return calls
 
 
 class TestBringing:
@@ -291,6 +314,27 @@ class TestLater:
         bring.job("org/tiny").absent()
         assert not bring.dest.exists()
         assert not bring.job("org/tiny").absent().changed
+
+    def test_killed_at_any_step(self, bring: Bring, repos: Path) -> None:
+        """Steps are the calls that change something; every fourth is where a process ends."""
+        for step in range(0, 400, 4):
+            with pytest.MonkeyPatch.context() as patch:
+                calls = kill_at(patch, step)
+                with suppress(Killed):
+                    bring(sources=[str(repos)])
+            assert {Path(bring.dest, path).read_bytes() for path in bring.visible()} <= {Q8}
+            assert bring.content(bring(sources=[str(repos)])) == Q8
+            assert not bring(sources=[str(repos)]).changed
+            with pytest.MonkeyPatch.context() as patch:
+                kill_at(patch, step)
+                with suppress(Killed):
+                    bring.job().absent()
+            bring.job().absent()
+            assert not bring.visible()
+            assert not bring.job().absent().changed
+            if len(calls) <= step:
+                break
+        assert 20 < step < 396
 
     def test_removal_of_what_a_plan_settled(self, bring: Bring) -> None:
         settled = bring().manifest

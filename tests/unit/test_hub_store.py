@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -469,6 +470,25 @@ class TestLock:
             other.stdin.close()
             with store.locked(place, 20):
                 pass
+
+    def test_a_folder_that_goes_while_the_lock_is_opened(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        real, times = os.open, 0
+
+        def open_after_removal(path: str, *args: t.Any, **more: t.Any) -> int:
+            nonlocal times
+            times += path == place.lock
+            if path == place.lock and times < 3:
+                shutil.rmtree(place.dest)
+            return real(path, *args, **more)
+
+        monkeypatch.setattr(os, "open", open_after_removal)
+        with store.locked(place, 1):
+            assert os.path.exists(place.lock)
+
+    def test_a_folder_that_cannot_be_made(self, place: Place) -> None:
+        os.symlink("nowhere", place.dest)
+        with pytest.raises(FileNotFoundError), store.locked(place, 1):
+            pass
 
     def test_a_killed_process_holds_nothing(self, place: Place) -> None:
         with holder(place) as other:

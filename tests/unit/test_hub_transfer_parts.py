@@ -287,6 +287,8 @@ class TestReply:
             (Response(206, Content_Range="bytes 5-9/*"), -1, 5),
             (Response(200, Content_Length="20"), 20, 0),
             (Response(200), -1, 0),
+            (Response(200, Content_Length="²"), -1, 0),
+            (Response(200, Content_Length="9" * 5000), -1, 0),
             (Response(416, Content_Range="bytes */20", Content_Length="3"), 20, 0),
             (Response(416), -1, 0),
         ],
@@ -295,7 +297,7 @@ class TestReply:
         reply = reply_of(response)
         assert (reply.total, reply.start) == (total, start)
 
-    @pytest.mark.parametrize("said", ["", "bytes */20", "bytes 5-", "items 5-9/20"])
+    @pytest.mark.parametrize("said", ["", "bytes */20", "bytes 5-", "items 5-9/20", f"bytes {'9' * 5000}-1/2"])
     def test_a_part_of_who_knows_what(self, said: str) -> None:
         with pytest.raises(Broken, match="did not say which"):
             reply_of(Response(206, Content_Range=said))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from ansible.module_utils.llmfleet.engines.llama_server import DEFAULT_CONTEXT_LENGTH
 from ansible.module_utils.llmfleet.errors import BadInput
-from ansible.module_utils.llmfleet.memory.llama_fit import kept_for_system
+from ansible.module_utils.llmfleet.memory.llama_fit import Search, kept_for_system
 from ansible.module_utils.llmfleet.memory.plan import judge
 from ansible.module_utils.llmfleet.memory.shape import LARGEST, Layer, Shape
 from ansible.module_utils.llmfleet.memory.terms import RAM, Ask, DeviceRoom, Room, Verdict, gib
@@ -100,6 +100,14 @@ def test_fewer_requests_at_a_time_may_be_the_smallest_change() -> None:
     parallel = int(re.search(r"parallel (\d+)", found.change)[1])  # type: ignore[index]
     assert judge(MODEL, ask(parallel=parallel, context_length=8192, cache_type="q8_0"), room).fits
     assert not judge(MODEL, ask(parallel=parallel + 1, context_length=8192, cache_type="q8_0"), room).fits
+
+
+def test_many_requests_at_a_time_are_planned_in_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    real = Search.best
+    monkeypatch.setattr(Search, "best", lambda search: tried.append(search.ask.parallel) or real(search))  # type: ignore[func-returns-value]
+    assert "parallel" in judge(MODEL, ask(parallel=100_000, context_length=4096, gpu_layers=37), gpus(24)).change
+    assert len(tried) < 100
 
 
 def test_a_smaller_quantisation_is_named_when_no_setting_helps() -> None:

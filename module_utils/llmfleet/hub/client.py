@@ -7,6 +7,7 @@ certificates are those of the environment.
 from __future__ import annotations
 
 import http.client
+import string
 import time
 import typing as t
 import urllib.error
@@ -103,10 +104,20 @@ class Web:
             if not place:
                 return response, url
             response.close()
-            url = urllib.parse.urljoin(url, place)
-            if urllib.parse.urlsplit(url).scheme.lower() not in ("http", "https"):
+            url = _joined(url, place)
+            if not url:
                 raise LlmfleetError("it redirects to something that is no http(s) URL; is this the URL of a hub?")
         raise LlmfleetError(f"it redirects more than {_HOPS} times; is this the URL of a hub?")
+
+
+def _joined(url: str, place: str) -> str:
+    """Return the URL of ``place``, a header's words, seen from ``url``; "" unless it is one of http(s)."""
+    try:
+        # servers put letters there as they are, which http.client decodes as Latin-1
+        there = urllib.parse.urljoin(url, urllib.parse.quote(place, safe=string.punctuation, encoding="iso-8859-1"))
+        return there if urllib.parse.urlsplit(there).scheme.lower() in ("http", "https") else ""
+    except ValueError:
+        return ""
 
 
 def token_of(source: Source) -> str:
@@ -181,9 +192,10 @@ def _pages(source: Source, repo: str, revision: str, url: str, web_: Web) -> t.I
 def _next_page(url: str, link: str) -> str:
     for part in link.split(","):
         place, _, words = part.strip().partition(">")
-        if 'rel="next"' in words and place.startswith("<"):
+        next_ = _joined(url, place[1:]) if 'rel="next"' in words and place.startswith("<") else ""
+        if next_:
             # a mirror hands on the links of the hub that it mirrors
-            there = urllib.parse.urlsplit(urllib.parse.urljoin(url, place[1:]))
+            there = urllib.parse.urlsplit(next_)
             here = urllib.parse.urlsplit(url)
             return urllib.parse.urlunsplit((here.scheme, here.netloc, there.path, there.query, ""))
     return ""

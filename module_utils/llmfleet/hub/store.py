@@ -186,16 +186,16 @@ def locked(place: Place, timeout: float, say: t.Callable[[str], None] = lambda _
 
     Raises LlmfleetError that names the process.
     """
-    make_folder(place.own)
     until = time.monotonic() + timeout
     told = False
     while True:
-        file = os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        file = _open_lock(place)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # who removes the repository removes the lock's file too
-            if os.path.exists(place.lock) and os.path.samestat(os.fstat(file), os.stat(place.lock)):
-                break
+            with suppress(FileNotFoundError):
+                # who removes the repository removes the lock's file too
+                if os.path.samestat(os.fstat(file), os.stat(place.lock)):
+                    break
         except BlockingIOError:
             other = os.pread(file, 20, 0).decode(errors="replace").strip() or "unknown"
             if time.monotonic() >= until:
@@ -207,8 +207,6 @@ def locked(place: Place, timeout: float, say: t.Callable[[str], None] = lambda _
                 say(f"waiting for process {other}, which is bringing files of {place.repo}")
                 told = True
             time.sleep(0.2)
-        except FileNotFoundError:
-            make_folder(place.own)
         os.close(file)
     try:
         os.ftruncate(file, 0)
@@ -216,6 +214,19 @@ def locked(place: Place, timeout: float, say: t.Callable[[str], None] = lambda _
         yield
     finally:
         os.close(file)
+
+
+def _open_lock(place: Place) -> int:
+    tries = 100
+    while True:
+        try:
+            make_folder(place.own)
+            return os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            # the folder was made and somebody removed it, unless it can not be made
+            tries -= 1
+            if not tries:
+                raise
 
 
 def reuse(place: Place, manifest: Manifest, wanted: t.Iterable[RepoFile]) -> list[RepoFile]:
