@@ -136,6 +136,8 @@ def main() -> None:
         argument_spec=ARGUMENT_SPEC, mutually_exclusive=[("token", "token_file")], supports_check_mode=True
     )
     params = module.params
+    # behind it an address may hold a signature
+    shown = params["model"].partition("?")[0]
     try:
         ref = parse(params["model"], params["sha256"])
         if ref.kind != "hub":
@@ -147,9 +149,9 @@ def main() -> None:
         result = look(ref, params["sources"], environ, params["engine"], params["timeout"])
     except LlmfleetError as error:
         said = str(error)
-        module.fail_json(msg=said if said.startswith(("model ", "`")) else f"model {params['model']}: {said}")
+        module.fail_json(msg=said if said.startswith(("model ", "`")) else f"model {shown}: {said}")
     except OSError as error:
-        module.fail_json(msg=f"model {params['model']}: {error.filename or 'network'}: {error.strerror or error}")
+        module.fail_json(msg=f"model {shown}: {error.filename or 'network'}: {error.strerror or error}")
     module.exit_json(changed=False, **result)
 
 

@@ -273,9 +273,6 @@ def main() -> None:
         result = run(module.params, os.environ, module.check_mode)
     except LlmfleetError as error:
         module.fail_json(msg=str(error))
-    except OSError as error:
-        place = error.filename or module.params["dest"]
-        module.fail_json(msg=f"model {module.params['model']}: {place}: {error.strerror or error}")
     module.exit_json(**result)
 
 

@@ -54,6 +54,7 @@ def settle(
             if row["action"] == MISSING and answers is None:
                 _take(row, others or {}, judge, store)
             elif answers is not None and (row["action"] == MISSING or service.model in answers):
+                row["asked"] = True
                 _choose(row, service, answers.get(service.model, {}), judge, store)
             if row.get("shape") and service.state == "started":
                 verdict = judge.ask(shape_from(row["shape"]))
@@ -90,13 +91,15 @@ class _Judge:
 
 
 def _take(row: Data, others: t.Mapping[str, t.Sequence[Data]], judge: _Judge, store: str) -> None:
-    """Complete ``row`` with what another host has of the model, where that fits."""
+    """Complete ``row`` with what another host has of the model, where that fits or there is nothing to choose."""
+    ref = model_ref.parse(row["model"], row["sha256"])
+    settled = bool(ref.quant or ref.file or row["engine"] == "vllm")
     for host, plan in others.items():
         for other in plan:
             if (other["engine"], other["model"]) != (row["engine"], row["model"]) or other["action"] != KEEP:
                 continue
             shape = shape_from(other["shape"]) if other.get("shape") else None
-            if not other.get("manifest") or (shape and not judge.whole(shape)):
+            if not other.get("manifest") or (shape and not settled and not judge.whole(shape)):
                 continue
             _complete(row, manifest_from(other["manifest"]), str(other.get("source") or ""), store, shape)
             row["why"] = f"{host} has it"

@@ -12,10 +12,13 @@ import typing as t
 
 from ansible.module_utils.llmfleet.hub.manifest import manifest_from
 from ansible.module_utils.llmfleet.image_peers import spread
-from ansible.module_utils.llmfleet.model_rows import FETCH, KEEP, RECEIVE, REPAIR
+from ansible.module_utils.llmfleet.model_rows import FETCH, KEEP, MISSING, RECEIVE, REPAIR
 
 Data = dict[str, t.Any]
 Fleet = t.Mapping[str, t.Sequence[Data]]
+
+COME = (FETCH, RECEIVE, REPAIR)
+"""What is done about a model of which files have to come."""
 
 FOUND = ("path", "files", "fingerprint", "total_size", "gguf", "shape")
 """What model_fetch says of a model that has come, of what only its files tell exactly."""
@@ -27,14 +30,14 @@ HOLDERS = 2
 def begin(plan: t.Sequence[Data], fan_out: bool = True) -> list[Data]:
     """Return the rows of a host for the first round, from its plan; models without a hub are not among them.
 
-    Without ``fan_out`` every host fetches by itself.
+    What needed no hub (`directly`) has been done. Without ``fan_out`` every host fetches by itself.
     """
     rows = []
     for row in plan:
         manifest = row.get("manifest")
-        if manifest and row["action"] in (KEEP, FETCH, RECEIVE, REPAIR):
+        if manifest and row["action"] != MISSING:
             known = {name: row[name] for name in ("engine", "model", "sha256", "manifest", "dest")}
-            state = {"has": row["action"] == KEEP, "outside": False, "lan": not fan_out, "reasons": []}
+            state = {"has": row["action"] not in COME, "outside": False, "lan": not fan_out, "reasons": []}
             rows.append({**known, "key": manifest_from(manifest).key, **state})
     return rows
 
@@ -50,8 +53,7 @@ def _kept(plan: t.Sequence[Data]) -> list[Data]:
 
 def directly(plan: t.Sequence[Data]) -> list[Data]:
     """Return the rows of a host's plan for which it needs no hub and no other host: to generate, link, verify …"""
-    through_rounds = {(row["engine"], row["model"]) for row in begin(plan)}
-    return [row for row in plan if (row["engine"], row["model"]) not in through_rounds and row["action"] != KEEP]
+    return [row for row in plan if row["action"] != KEEP and not (row.get("manifest") and row["action"] in COME)]
 
 
 def to_fetch(fleet: Fleet, batch: t.Sequence[str], host: str, last: bool = False) -> list[Data]:
@@ -65,7 +67,7 @@ def to_fetch(fleet: Fleet, batch: t.Sequence[str], host: str, last: bool = False
         if able and not _holders(fleet, key):
             able[next(iter(able))] = True
         if able.get(host):
-            chosen.append(_row(fleet, host, key))
+            chosen += _rows(fleet, host, key)
     return chosen
 
 
@@ -80,7 +82,8 @@ def to_share(fleet: Fleet, batch: t.Sequence[str], host: str) -> list[Data]:
         for holder in _holders(fleet, key)[:HOLDERS]:
             places[holder] = places.get(holder, -1) + 1
             if receivers[0] == host:
-                about = {name: _row(fleet, holder, key)[name] for name in ("key", "manifest", "dest")}
+                row = next(row for row in fleet[holder] if row["key"] == key and row["has"])
+                about = {name: row[name] for name in ("key", "manifest", "dest")}
                 shares.append({**about, "holder": holder, "place": places[holder]})
     return shares
 
@@ -110,9 +113,9 @@ def to_receive(
                 if one["item"]["key"] == key:
                     urls[name] = one.get("urls") or []
         peers = [urls[name] for name in dict.fromkeys(asked) if urls.get(name) and name != host]
-        row = _row(fleet, host, key)
-        about = {name: row[name] for name in ("key", "manifest", "engine", "model", "sha256")}
-        found.append({**about, "archive": offers[0]["archive"], "peers": peers, "place": len(found)})
+        for row in _rows(fleet, host, key):
+            about = {name: row[name] for name in ("key", "manifest", "engine", "model", "sha256")}
+            found.append({**about, "archive": offers[0]["archive"], "peers": peers, "place": len(found)})
     return found
 
 
@@ -139,7 +142,8 @@ def received(
 
 
 def _noted(row: Data, results: t.Sequence[Data], way: str) -> Data:
-    result = next((one for one in results if "item" in one and one["item"]["key"] == row["key"]), None)
+    name = (row["key"], row["model"])
+    result = next((one for one in results if "item" in one and (one["item"]["key"], one["item"]["model"]) == name), None)
     if result is None or result.get("skipped"):
         return dict(row)
     if result.get("path"):
@@ -184,5 +188,10 @@ def _holders(fleet: Fleet, key: str) -> list[str]:
     return [host for host, rows in fleet.items() if any(row["key"] == key and row["has"] for row in rows)]
 
 
-def _row(fleet: Fleet, host: str, key: str) -> Data:
-    return next(row for row in fleet[host] if row["key"] == key)
+def _rows(fleet: Fleet, host: str, key: str) -> list[Data]:
+    """Return the rows of ``host`` that wait for the files: one for each of the words that they are asked for in.
+
+    The files come once; with the other words they are only noted, so that a later run finds them in those too.
+    """
+    waiting = [row for row in fleet[host] if row["key"] == key and not row["has"]]
+    return list({row["model"]: row for row in reversed(waiting)}.values())[::-1]

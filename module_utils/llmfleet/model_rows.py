@@ -51,7 +51,7 @@ def rows(results: t.Sequence[Data], dest: str) -> list[Data]:
         }
         for result in results
         if "__model_store_model" in result and not result.get("skipped")
-        if result["action"] == KEEP or not result["__model_store_model"].get("idle")
+        if result.get("action") == KEEP or not result["__model_store_model"].get("idle")
     ]
 
 

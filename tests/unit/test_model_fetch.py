@@ -482,6 +482,12 @@ class TestDownload:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
         assert fetch(model="http://models.invalid/fine/m.gguf", sha256=SHA)["changed"]
 
+    def test_a_signature_is_in_no_message(self, fetch: Fetch, server: Server) -> None:
+        fetch.store.write_text("x")
+        answer = fetch(model=server.url("fine") + "?sign=secret", sha256=SHA)
+        assert f"model {server.url('fine')}: {fetch.store}" in answer["msg"]
+        assert "secret" not in answer["msg"]
+
     def test_two_runs_at_once(self, fetch: Fetch, server: Server) -> None:
         fetch.store.mkdir()
         partial = fetch.store / f".{NAME}.partial"
@@ -621,6 +627,11 @@ class TestHub:
         fetch(model="hf:org/tiny", state="absent")
         again = fetch(model="hf:org/tiny", sources=["hf"], token_file=str(tmp_path / "token"))
         assert again["action"] == "download"
+
+    def test_tokens_of_peers_are_not_shown(self, fetch: Fetch) -> None:
+        answer = fetch(model="tiny", peers=[["http://127.0.0.1:1/" + "t" * 32]])
+        assert answer["action"] == "generate"
+        assert "t" * 32 not in json.dumps(answer)
 
     def test_listing_and_prune(
         self, fetch: Fetch, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -185,6 +185,21 @@ def test_what_another_host_has_is_left_where_it_does_not_fit():
     assert manifest_from(row["manifest"]).quant == "Q4_K_M"
 
 
+def test_what_another_host_has_is_taken_where_there_is_no_choice():
+    facts = host("distro", machine=machine(4))
+    named = {"b": [{**neighbour("Q8_0", 8.1)["b"][0], "model": f"{REPO}:Q8_0"}]}
+    service = {**SERVICE, "model": f"{REPO}:Q8_0"}
+    (row,) = model_plan.settle(
+        [missing(model=service["model"])], [service], None, STORE, facts, TOOLKIT, CPU, named
+    )
+    assert (row["action"], row["why"]) == ("download", "b has it")
+
+
+def test_a_model_that_was_asked_about_is_marked():
+    assert [row["asked"] for row in settle()] == [True]
+    assert [row["asked"] for row in settle(answers={})] == [True]
+
+
 def test_an_update_keeps_the_quant_and_changes_nothing_when_the_files_are_the_same():
     (present,) = settle(machine=machine(7))
     present = {**{key: value for key, value in present.items() if key != "chosen"}, "action": "keep"}

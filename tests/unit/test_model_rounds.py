@@ -145,6 +145,20 @@ def test_two_engines_with_one_model_fetch_it_once():
     assert all(row["has"] for rows in fleet.values() for row in rows)
 
 
+def test_a_model_in_two_words_comes_once_and_is_noted_in_both():
+    rows = [plan("download"), {**plan("download"), "model": "hf:org/m"}]
+    fleet, outside, inside = run({"a": rows, "b": rows})
+    assert outside == [("a", "org/m"), ("a", "hf:org/m")]
+    assert inside == [("b", "org/m"), ("b", "hf:org/m")]
+    assert all(row["has"] for rows in fleet.values() for row in rows)
+
+
+def test_what_was_only_to_be_noted_is_given_to_others():
+    for action in ("link", "verify"):
+        _, outside, inside = run({"a": [plan(action)], "b": [plan("download")]})
+        assert (outside, inside) == ([], [("b", "org/m")])
+
+
 def test_models_that_one_host_shares_have_ports_of_their_own():
     fleet = {
         host: rounds.begin([plan(action, "m"), plan(action, "n")])

@@ -28,9 +28,9 @@ def test_models_are_wanted_once_for_each_engine():
         {"name": "f", "state": "absent"},
     ]
     assert [tuple(row.values()) for row in model_rows.wanted(services)] == [
-        ("llama_server", "tiny", ""),
-        ("vllm", "tiny", ""),
-        ("llama_server", "/m.gguf", "0" * 64),
+        ("llama_server", "tiny", "", False),
+        ("vllm", "tiny", "", False),
+        ("llama_server", "/m.gguf", "0" * 64, True),
     ]
     assert model_rows.wanted(services, absent_too=True)[-1]["model"] == "org/gone"
 
@@ -41,16 +41,33 @@ def test_a_row_is_what_was_wanted_and_what_was_found():
     assert model_rows.rows([result], "/models") == [{**wish, "dest": "/models", "action": "generate", "path": "/t"}]
 
 
+def test_what_only_stopped_services_name_is_not_brought():
+    for states, idle in ((["stopped"], True), (["stopped", "started"], False), (["started", "stopped"], False)):
+        services = [{"name": str(place), "model": "org/m", "state": state} for place, state in enumerate(states)]
+        (wish,) = model_rows.wanted(services)
+        assert wish["idle"] is idle
+        found = {action: {"__model_store_model": wish, "action": action, "path": "/t"} for action in ("keep", "missing")}
+        assert len(model_rows.rows([found["keep"]], "/models")) == 1
+        assert len(model_rows.rows([found["missing"]], "/models")) == (0 if idle else 1)
+        assert "idle" not in str(model_rows.rows([found["keep"]], "/models"))
+
+
 def test_the_first_host_that_lacks_a_model_asks_for_all():
     plans = {"a": [HAS], "b": [LACKS], "c": [LACKS, {**LACKS, "model": "org/n"}]}
     assert [model_rows.to_ask(plans, host) for host in plans] == [[], ["org/m"], ["org/n"]]
-    assert model_rows.lacking(plans)
-    assert not model_rows.lacking({"a": [HAS]})
+    assert [model_rows.lacking(plan) for plan in plans.values()] == [False, True, True]
 
 
 def test_with_update_hosts_that_have_it_ask_too_but_not_about_files():
     plans = {"a": [HAS, {**LACKS, "model": "tiny", "action": "keep"}], "b": [HAS]}
     assert [model_rows.to_ask(plans, host, True) for host in plans] == [["org/m"], []]
+    assert [model_rows.lacking(plan, True) for plan in plans.values()] == [True, True]
+
+
+def test_hubs_are_asked_once_in_a_run():
+    asked = {**LACKS, "asked": True}
+    assert not model_rows.lacking([asked, {**HAS, "asked": True}], True)
+    assert model_rows.to_ask({"a": [asked], "b": [LACKS]}, "b", True) == ["org/m"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.service_fields import KEYS, LEVELS, VERIFY_KEYS, Key
 from ansible.module_utils.llmfleet.service_schema import schema
 from ansible.module_utils.llmfleet.services import parse_all
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,8 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 GOOD = {"name": "chat", "model": "/models/chat.gguf", "port": 8080}
 LINE = "# yaml-language-server: $schema=../schema/llm_services.schema.json"
 
-INVENTORIES = sorted([*ROOT.glob("inventory/*"), *ROOT.glob("molecule/*/inventory.yml")])
+EXAMPLES = [ROOT / "inventory" / name for name in ("localhost", "gpu_hosts")]
+INVENTORIES = [*EXAMPLES, *sorted(ROOT.glob("molecule/*/inventory.yml"))]
 PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md"), *ROOT.glob("schema/*.md")]
 )
@@ -101,7 +102,7 @@ def test_there_are_examples() -> None:
     assert len([path for path in INVENTORIES if list(service_lists(yaml.safe_load(path.read_text())))]) >= 4
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("inventory/*")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_name_the_schema(path: Path) -> None:
     assert path.read_text().splitlines()[0] == LINE
     assert (path.parent / LINE.partition("=")[2]).resolve() == FILE
@@ -109,8 +110,9 @@ def test_examples_name_the_schema(path: Path) -> None:
 
 def test_it_looks_into_every_corner_of_an_inventory() -> None:
     inventory = yaml.safe_load((ROOT / "inventory" / "gpu_hosts").read_text())
-    assert len(list(service_lists(inventory))) == 3
-    for position in range(3):
+    places = len(list(service_lists(inventory)))
+    assert places >= 3
+    for position in range(places):
         broken = copy.deepcopy(inventory)
         list(service_lists(broken))[position][0]["prot"] = 1
         assert ["prot" in what for _, what in problems(broken)] == [True]
@@ -262,7 +264,7 @@ TEXTS = st.text(string.ascii_letters + string.digits + " .,-_#:/é", max_size=8)
 CHANGE = st.sampled_from(CHANGES) | st.builds(lambda name, text: {name: text}, st.sampled_from(sorted(KEYS)), TEXTS)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(BASES), st.lists(CHANGE, min_size=2, max_size=4))
 def test_schema_and_plan_agree_on_several(base: dict[str, t.Any], changes: list[dict[str, t.Any]]) -> None:
     assert disagreement(functools.reduce(merged, changes, base)) == ""
@@ -306,7 +308,7 @@ def good_services(draw: st.DrawFn) -> dict[str, t.Any]:
     return {**service, "engine": name, "model": model, "port": draw(numbers["port"])}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(good_services())
 def test_both_accept_what_is_right(service: dict[str, t.Any]) -> None:
     assert problems({"llm_services": [service]}) == []

@@ -28,7 +28,7 @@ class _Look:
 
 
 def run(params: t.Mapping[str, t.Any], environ: t.Mapping[str, str], dry_run: bool) -> dict[str, t.Any]:
-    """Return the result of model_fetch for its options; raises LlmfleetError that names the model, OSError."""
+    """Return the result of model_fetch for its options; raises LlmfleetError that names the model."""
     ref = parse(params["model"], params["sha256"], params["name"])
     _check(params)
     try:
@@ -40,6 +40,9 @@ def run(params: t.Mapping[str, t.Any], environ: t.Mapping[str, str], dry_run: bo
     except LlmfleetError as error:
         said = str(error)
         raise type(error)(said if said.startswith("model ") else f"model {ref.shown}: {said}") from None
+    except OSError as error:
+        place = error.filename or params["dest"]
+        raise LlmfleetError(f"model {ref.shown}: {place}: {error.strerror or error}") from None
 
 
 def _check(params: t.Mapping[str, t.Any]) -> None:

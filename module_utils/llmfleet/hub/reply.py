@@ -101,12 +101,12 @@ def reply_of(response: t.Any, source: str = "") -> Reply:
     Raises Broken when a 206 does not say where it begins.
     """
     headers = response.headers
-    found = re.match(r"bytes (?:(\d{1,18})-\d{1,18}|\*)/(\d{1,18}|\*)$", headers.get("Content-Range", "") or "")
+    found = re.match(r"bytes (?:(\d{1,19})-\d{1,19}|\*)/(\d{1,19}|\*)$", headers.get("Content-Range", "") or "")
     length = headers.get("Content-Length", "") or ""
     total = UNKNOWN
     if found and response.status in (206, 416):
         total = int(found.group(2)) if found.group(2) != "*" else UNKNOWN
-    elif response.status == 200 and re.fullmatch(r"\d{1,18}", length):
+    elif response.status == 200 and re.fullmatch(r"\d{1,19}", length):
         total = int(length)
     if response.status == 206 and not (found and found.group(1)):
         response.close()
