@@ -22,7 +22,7 @@ from ansible.plugins.callback import CallbackBase
 _FILTERS = Path(__file__).resolve().parent.parent / "filter_plugins" / "llmfleet.py"
 
 
-class CallbackModule(CallbackBase):
+class CallbackModule(CallbackBase):  # type: ignore[misc]
     """Does its work when it is made, which is before the first task."""
 
     CALLBACK_VERSION = 2.0

@@ -45,6 +45,7 @@ FILTERS = {
     "llmfleet_models_received": "model_rounds.received",
     "llmfleet_models_rows": "model_rows.rows",
     "llmfleet_models_settle": "model_plan.settle",
+    "llmfleet_models_shown": "model_ref.masked",
     "llmfleet_models_to_ask": "model_rows.to_ask",
     "llmfleet_models_to_fetch": "model_rounds.to_fetch",
     "llmfleet_models_to_receive": "model_rounds.to_receive",

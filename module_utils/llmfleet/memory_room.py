@@ -64,6 +64,8 @@ class MemoryRoom:
 
     def judge(self, service: Service, shape: Shape, gpus: t.Sequence[Data]) -> Verdict | None:
         """Return whether the model fits what is left; None when nothing can be said. Raises BadInput as judge does."""
+        if not shape.layers:
+            return None
         # the engines' plans are imported when a model is judged: most runs of a filter judge none
         from ansible.module_utils.llmfleet.memory.plan import judge
 

@@ -88,7 +88,7 @@ class ModelRef:
     @property
     def shown(self) -> str:
         """The model as messages and plans may show it."""
-        return _shown(self.model)
+        return masked(self.model)
 
     @property
     def pinned(self) -> bool:
@@ -128,9 +128,9 @@ def parse(model: str, sha256: str = "", name: str = "") -> ModelRef:
             "a URL with its sha256, or tiny"
         )
     if sha256 and not _SHA256.fullmatch(sha256):
-        raise BadInput(f"model {_shown(model)}: its sha256 must be 64 hexadecimal digits, not {sha256!r}")
+        raise BadInput(f"model {masked(model)}: its sha256 must be 64 hexadecimal digits, not {sha256!r}")
     if name and (not _FILE_NAME.fullmatch(name) or name.startswith(".")):
-        raise BadInput(f"model {_shown(model)}: `name` must be a plain file name, not {name!r}")
+        raise BadInput(f"model {masked(model)}: `name` must be a plain file name, not {name!r}")
     if model == TINY:
         if sha256 not in ("", tiny_gguf.SHA256):
             raise BadInput("model tiny is generated on the host and has a digest of its own: leave its sha256 out")
@@ -148,7 +148,7 @@ def _parse_path(model: str, sha256: str, name: str) -> ModelRef:
     tail = model.rpartition(":")[2]
     if tail != model and quants.named_in(tail) == tail:
         raise BadInput(
-            f"model {_shown(model)}: `:{tail}` chooses among the files of a hub's repository; of a path give the GGUF "
+            f"model {masked(model)}: `:{tail}` chooses among the files of a hub's repository; of a path give the GGUF "
             "file itself"
         )
     place = hashlib.sha256(model.encode(errors="surrogateescape")).hexdigest()[:12]
@@ -160,12 +160,12 @@ def _parse_url(model: str, sha256: str, name: str) -> ModelRef:
         parts = urllib.parse.urlsplit(model)
         host, user, _ = parts.hostname, parts.username, parts.port
     except ValueError as error:
-        raise BadInput(f"model {_shown(model)}: not a valid URL ({error})") from None
+        raise BadInput(f"model {masked(model)}: not a valid URL ({error})") from None
     if user is not None:
         raise BadInput("model URL: it may not hold a user name or password, which logs would show")
     if not host or re.search(r"[\x00-\x20\x7f]", model) or not model.isascii():
         raise BadInput(
-            f"model {_shown(model)}: not a valid URL: write it as http(s)://host/path with special characters as %XX"
+            f"model {masked(model)}: not a valid URL: write it as http(s)://host/path with special characters as %XX"
         )
     if host in _WEB:
         found = _parse_page(model, parts, sha256, name)
@@ -175,7 +175,7 @@ def _parse_url(model: str, sha256: str, name: str) -> ModelRef:
         model = re.sub(r"^([^?#]*?/[^/?#]+/[^/?#]+)/blob/", r"\1/resolve/", model, count=1)
     if not sha256:
         raise BadInput(
-            f"model {_shown(model)}: a URL needs the sha256 of its file, so that what arrives can be trusted"
+            f"model {masked(model)}: a URL needs the sha256 of its file, so that what arrives can be trusted"
         )
     return ModelRef("url", model, sha256, name or f"{sha256[:12]}-{_safe(urllib.parse.unquote(parts.path))}")
 
@@ -189,7 +189,7 @@ def _parse_page(model: str, parts: urllib.parse.SplitResult, sha256: str, name: 
     elif source == "ms":
         return None
     if path[0] in _NO_MODELS or len(path) < 2:
-        raise BadInput(f"model {_shown(model)}: not the page of a model; write {source}:ORG/NAME")
+        raise BadInput(f"model {masked(model)}: not the page of a model; write {source}:ORG/NAME")
     if len(path) == 2 and re.search("[:@]", path[1]):
         # the words of a reference after a host
         found = _parse_hub(f"{source}:{path[0]}/{path[1]}", sha256, name)
@@ -206,7 +206,7 @@ def _parse_page(model: str, parts: urllib.parse.SplitResult, sha256: str, name: 
             return None
         return _hub(model, source, repo, revision=rest[1], file="/".join(rest[2:]), name=name)
     raise BadInput(
-        f"model {_shown(model)}: write {source}:{repo}, with :QUANT and @REVISION after it where a certain one is meant"
+        f"model {masked(model)}: write {source}:{repo}, with :QUANT and @REVISION after it where a certain one is meant"
     )
 
 
@@ -217,24 +217,24 @@ def _parse_hub(model: str, sha256: str, name: str) -> ModelRef:
     if prefix and "/" in model[prefix.end() :]:
         source = SOURCES.get(prefix.group(1).lower(), "")
         if not source:
-            raise BadInput(f"model {_shown(model)}: {_why_no_source(prefix)}")
+            raise BadInput(f"model {masked(model)}: {_why_no_source(prefix)}")
         rest = model[prefix.end() :]
     elif prefix and (prefix.group(1).lower() in SOURCES or prefix.group(2)):
         if prefix.group(1).lower() not in SOURCES:
-            raise BadInput(f"model {_shown(model)}: {_why_no_source(prefix)}")
+            raise BadInput(f"model {masked(model)}: {_why_no_source(prefix)}")
         raise BadInput(
-            f"model {_shown(model)}: a hub's model has an owner and a name: write {model[: prefix.end()]}ORG/NAME"
+            f"model {masked(model)}: a hub's model has an owner and a name: write {model[: prefix.end()]}ORG/NAME"
         )
     rest, at, revision = rest.partition("@")
     if at and not revision:
-        raise BadInput(f"model {_shown(model)}: the revision after the @ is missing: a branch, a tag or a commit")
+        raise BadInput(f"model {masked(model)}: the revision after the @ is missing: a branch, a tag or a commit")
     path, colon, quant = rest.partition(":")
     if colon and not quant:
-        raise BadInput(f"model {_shown(model)}: the type of weights after the colon is missing, such as :Q4_K_M")
+        raise BadInput(f"model {masked(model)}: the type of weights after the colon is missing, such as :Q4_K_M")
     path = path.rstrip("/") if not path.endswith("//") else path
     parts = path.split("/")
     if not source and (len(parts) != 2 or parts[0] in _HERE or path.lower().endswith(".gguf") or "\\" in model):
-        raise BadInput(f"model {_shown(model)}: {_why_not(model, path)}")
+        raise BadInput(f"model {masked(model)}: {_why_not(model, path)}")
     return _hub(model, source, "/".join(parts[:2]), quant, revision, "/".join(parts[2:]), sha256, name)
 
 
@@ -249,7 +249,7 @@ def _hub(
     name: str = "",
 ) -> ModelRef:
     """Return the reference to a hub's model after checking all its parts."""
-    shown = _shown(model)
+    shown = masked(model)
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise BadInput(f"model {shown}: a hub's model has an owner and a name: write ORG/NAME")
     for part in repo.split("/"):
@@ -309,7 +309,8 @@ def _why_not(model: str, path: str) -> str:
     )
 
 
-def _shown(model: str) -> str:
+def masked(model: str) -> str:
+    """Return the model as messages and plans may show it."""
     # a URL may carry secrets before its host and, when it is signed, in its query
-    shown = re.sub(r"//[^/@]*@", "//", model.split("?", 1)[0])
-    return shown if shown.isprintable() and " " not in shown else repr(shown)
+    text = re.sub(r"//[^/@]*@", "//", model.split("?", 1)[0])
+    return text if text.isprintable() and " " not in text else repr(text)

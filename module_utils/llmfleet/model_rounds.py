@@ -143,7 +143,9 @@ def received(
 
 def _noted(row: Data, results: t.Sequence[Data], way: str) -> Data:
     name = (row["key"], row["model"])
-    result = next((one for one in results if "item" in one and (one["item"]["key"], one["item"]["model"]) == name), None)
+    result = next(
+        (one for one in results if "item" in one and (one["item"]["key"], one["item"]["model"]) == name), None
+    )
     if result is None or result.get("skipped"):
         return dict(row)
     if result.get("path"):

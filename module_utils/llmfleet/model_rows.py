@@ -135,7 +135,13 @@ def done(plan: t.Sequence[Data], results: t.Sequence[Data], brought: t.Sequence[
 def lines(host: str, plan: t.Sequence[Data]) -> list[tuple[str, str, str, str, str]]:
     """Return the table's rows about the models of a host."""
     return [
-        (host, f"model {_short(row['model'])}", row["action"], _detail(row), row.get("problem") or row.get("why", ""))
+        (
+            host,
+            f"model {model_ref.masked(row['model'])}",
+            row["action"],
+            _detail(row),
+            row.get("problem") or row.get("why", ""),
+        )
         for row in plan
     ]
 
@@ -146,11 +152,6 @@ def _detail(row: Data) -> str:
     come = row["action"] in (FETCH, RECEIVE)
     origin = f"from {row.get('from') or row.get('source')}" if come and (row.get("from") or row.get("source")) else ""
     return ", ".join(filter(None, [manifest.get("quant"), gib(size) if size else "", origin]))
-
-
-def _short(model: str) -> str:
-    # the query of a signed URL is a secret
-    return model.partition("?")[0]
 
 
 def ways(plans: t.Mapping[str, t.Sequence[Data]], fan_out: bool = True) -> dict[str, list[Data]]:

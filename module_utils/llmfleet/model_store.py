@@ -184,6 +184,8 @@ class Store:
         return model_file.describe(content, content.tell(), self.path)
 
     def _generate(self) -> None:
+        if os.path.isdir(self._partial):
+            shutil.rmtree(self._partial)  # of an interrupted download under the same name
         with open(self._partial, "wb") as stream:
             tiny_gguf.write(stream)
         os.chmod(self._partial, 0o644)

@@ -20,7 +20,7 @@ from ansible.module_utils.llmfleet.cpu_level import ARCHITECTURES as IMAGE_ARCHI
 from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.memory_room import MemoryRoom
 from ansible.module_utils.llmfleet.published_images import vllm
-from ansible.module_utils.llmfleet.service_plan import plan_service
+from ansible.module_utils.llmfleet.service_plan import plan_service, runs_with
 from ansible.module_utils.llmfleet.services import parse_all
 
 Data = dict[str, t.Any]
@@ -46,6 +46,7 @@ def make_plan(
     models: t.Sequence[Data],
     now: float,
     memory_rule: str = "refuse",
+    running: t.Sequence[str] = (),
 ) -> Data:
     """Return the plan: {host, wsl, engine, toolkit, image, vllm_image, models, models_changed, services, vllm,
     warnings, problems}.
@@ -53,7 +54,9 @@ def make_plan(
     ``facts``: what host_info says; ``engine`` and ``toolkit``: the plans of docker_engine and
     nvidia_container_toolkit; ``images``: the plans of llama_cpp_image and vllm_image by engine, each of which may be
     empty or missing; ``models``: rows of model_rows; ``now``: the controller's clock in seconds since the epoch;
-    ``memory_rule``: whether to `refuse` what does not fit the memory, or to `warn`.
+    ``memory_rule``: whether to `refuse` what does not fit the memory, or to `warn`; ``running``: a line for each
+    container of a service that runs, with the service's name and the folders and files it was given: one that runs with
+    its model already is never refused for memory, as the plan's count may err.
     Every problem and warning is one sentence.
     """
     image = images.get("llama_server") or NO_IMAGE
@@ -87,7 +90,7 @@ def make_plan(
             if row.get("problem"):
                 raise BadInput(f"service {service.name}: {row['problem']}")
             its_image = second if service.engine == "vllm" else image
-            warn = memory_rule == "warn"
+            warn = memory_rule == "warn" or runs_with(running, service.name, row.get("path", ""))
             planned = plan_service(service, facts, toolkit, its_image, row, memory, warn)
             plan["services"].append(planned)
             plan["warnings"] += filter(None, [planned.get("warning")])

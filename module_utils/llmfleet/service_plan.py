@@ -7,6 +7,7 @@ import typing as t
 from collections import Counter
 from dataclasses import dataclass
 
+from ansible.module_utils.llmfleet import model_ref
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.gpus import NVIDIA, VENDOR_TITLES
@@ -65,7 +66,7 @@ def plan_service(
     settings, memory_why, warning = _memory(service, model, device, memory, warn)
     return {
         **row,
-        "model": f"{service.model} ({model['action']})",
+        "model": f"{model_ref.masked(service.model)} ({model['action']})",
         "model_path": model["path"],
         "image": f"{reference} ({'given' if service.image else image['action']})",
         "image_reference": reference,
@@ -85,7 +86,7 @@ def _check_context(service: Service, model: Data) -> None:
     if service.context_length and trained_for and service.context_length > trained_for:
         raise BadInput(
             f"service {service.name}: `context_length` {service.context_length} is more than the {trained_for} tokens "
-            f"that {service.model} was trained for"
+            f"that {model_ref.masked(service.model)} was trained for"
         )
 
 
@@ -108,10 +109,25 @@ def _memory(service: Service, model: Data, device: Device, memory: MemoryRoom, w
     if verdict.fits:
         return dict(verdict.settings), verdict.why, ""
     change = f"; {verdict.change}" if verdict.change else ""
-    said = f"service {service.name}: {service.model} {verdict.why}{change}"
+    said = f"service {service.name}: {model_ref.masked(service.model)} {verdict.why}{change}"
     if not warn:
         raise BadInput(f"{said} (`preflight_memory: warn` tries it all the same)")
     return {}, verdict.why, said
+
+
+def runs_with(running: t.Sequence[str], name: str, path: str) -> bool:
+    """Whether the service ``name`` runs with the model at ``path``.
+
+    ``running``: lines `NAME /mounted,/mounted too` of containers, as `docker ps` writes labels and mounts.
+    """
+    for line in running:
+        service, _, mounts = line.partition(" ")
+        # one file, the folder of a split one, or of a folder the folders that its links lead to
+        if service == name and any(
+            f"{path}/".startswith(f"{mount.rstrip('/')}/") for mount in mounts.split(",") if mount
+        ):
+            return bool(path)
+    return False
 
 
 def variant_of(reference: str) -> str:

@@ -199,6 +199,11 @@ class TestTiny:
         assert "the file there has the sha256" in again["why"]
         assert not fetch(model="tiny")["changed"]
 
+    def test_a_download_under_its_name_was_interrupted(self, fetch: Fetch) -> None:
+        (fetch.store / ".tiny.gguf.partial/.journal").mkdir(parents=True)
+        assert fetch(model="tiny")["action"] == "generate"
+        assert list(fetch.files()) == ["tiny.gguf", "tiny.gguf.verified"]
+
     def test_a_wrong_mode_is_corrected(self, fetch: Fetch) -> None:
         fetch(model="tiny")
         path = fetch.store / "tiny.gguf"

@@ -189,9 +189,7 @@ def test_what_another_host_has_is_taken_where_there_is_no_choice():
     facts = host("distro", machine=machine(4))
     named = {"b": [{**neighbour("Q8_0", 8.1)["b"][0], "model": f"{REPO}:Q8_0"}]}
     service = {**SERVICE, "model": f"{REPO}:Q8_0"}
-    (row,) = model_plan.settle(
-        [missing(model=service["model"])], [service], None, STORE, facts, TOOLKIT, CPU, named
-    )
+    (row,) = model_plan.settle([missing(model=service["model"])], [service], None, STORE, facts, TOOLKIT, CPU, named)
     assert (row["action"], row["why"]) == ("download", "b has it")
 
 

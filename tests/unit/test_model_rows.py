@@ -46,7 +46,9 @@ def test_what_only_stopped_services_name_is_not_brought():
         services = [{"name": str(place), "model": "org/m", "state": state} for place, state in enumerate(states)]
         (wish,) = model_rows.wanted(services)
         assert wish["idle"] is idle
-        found = {action: {"__model_store_model": wish, "action": action, "path": "/t"} for action in ("keep", "missing")}
+        found = {
+            action: {"__model_store_model": wish, "action": action, "path": "/t"} for action in ("keep", "missing")
+        }
         assert len(model_rows.rows([found["keep"]], "/models")) == 1
         assert len(model_rows.rows([found["missing"]], "/models")) == (0 if idle else 1)
         assert "idle" not in str(model_rows.rows([found["keep"]], "/models"))

@@ -40,10 +40,10 @@ ENGINE = {
 TOOLKIT = {"action": "skip", "version": "", "why": "no NVIDIA GPU", "warnings": [], "problems": []}
 
 
-def plan(services=(SERVICE,), engine=None, toolkit=None, image=None, now=NOW, models=MODELS, rule="refuse", **facts):
+def plan(services=(SERVICE,), engine=None, toolkit=None, image=None, now=NOW, models=MODELS, more=(), **facts):
     engine, toolkit = {**ENGINE, **(engine or {})}, {**TOOLKIT, **(toolkit or {})}
     images = {"llama_server": {**IMAGE, **(image or {})}}
-    return make_plan(list(services), "gpu1", host("distro", **facts), engine, toolkit, images, models, now, rule)
+    return make_plan(list(services), "gpu1", host("distro", **facts), engine, toolkit, images, models, now, *more)
 
 
 def test_a_good_host_has_no_problems_and_every_row_says_why():
@@ -79,10 +79,45 @@ def test_what_does_not_fit_is_refused_with_the_change_that_would():
 
 
 def test_what_does_not_fit_can_be_tried_all_the_same():
-    made = plan(models=with_shape(40), rule="warn", machine={"memory_bytes": 24 << 30})
+    made = plan(models=with_shape(40), more=["warn"], machine={"memory_bytes": 24 << 30})
     assert made["problems"] == []
     assert any("tiny does not fit" in line for line in table([made]).splitlines() if line.startswith("warning: gpu1"))
     assert made["services"][0]["settings"] == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "refused"),
+    [
+        ("chat /m/tiny.gguf", False),
+        ("chat /srv/secret,/m", False),
+        ("chat /m/tiny.gguf.old", True),
+        ("chat ", True),
+        ("other /m/tiny.gguf", True),
+        ("chat /m/other.gguf", True),
+    ],
+)
+def test_a_service_that_runs_with_its_model_is_not_refused_by_a_count(line, refused):
+    made = plan(models=with_shape(40), more=["refuse", [line]], machine={"memory_bytes": 24 << 30})
+    assert (len(made["problems"]), len(made["services"])) == ((1, 0) if refused else (0, 1))
+    assert refused or "tiny does not fit" in made["services"][0]["warning"]
+
+
+def test_of_a_model_without_known_layers_nothing_is_said():
+    unknown = {**shape(40 << 30).as_data(), "layers": []}
+    made = plan(models=[{**MODELS[0], "action": "keep", "shape": unknown}], machine={"memory_bytes": 8 << 30})
+    assert (made["problems"], made["services"][0]["settings"]) == ([], {})
+
+
+def test_the_secrets_of_a_url_are_in_no_plan():
+    url = "https://user:hidden@h/m.gguf?sig=hidden"
+    row = {**with_shape(40)[0], "model": url}
+    service = {**SERVICE, "model": url, "model_sha256": "0" * 64}
+    machine = {"memory_bytes": 8 << 30}
+    for rule, context in (("warn", 0), ("refuse", 0), ("warn", 1 << 30)):
+        made = plan([{**service, "context_length": context}], models=[row], more=[rule], machine=machine)
+        assert made["problems"] or made["services"]
+        assert "hidden" not in table([made]) + str(made["problems"])
+        assert "https://h/m.gguf" in table([made])
 
 
 def test_what_is_left_open_is_filled_in_and_said():
