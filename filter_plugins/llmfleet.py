@@ -33,7 +33,7 @@ FILTERS = {
     "llmfleet_image_wish": "image_need.wish",
     "llmfleet_models_answered": "model_rows.answered",
     "llmfleet_models_begin": "model_rounds.begin",
-    "llmfleet_models_directly": "model_rounds.directly",
+    "llmfleet_models_directly": "model_rows.directly",
     "llmfleet_models_done": "model_rows.done",
     "llmfleet_models_failures": "model_rounds.failures",
     "llmfleet_models_fetched": "model_rounds.fetched",

@@ -12,13 +12,10 @@ import typing as t
 
 from ansible.module_utils.llmfleet.hub.manifest import manifest_from
 from ansible.module_utils.llmfleet.image_peers import spread
-from ansible.module_utils.llmfleet.model_rows import FETCH, KEEP, MISSING, RECEIVE, REPAIR
+from ansible.module_utils.llmfleet.model_rows import COME, KEEP, MISSING
 
 Data = dict[str, t.Any]
 Fleet = t.Mapping[str, t.Sequence[Data]]
-
-COME = (FETCH, RECEIVE, REPAIR)
-"""What is done about a model of which files have to come."""
 
 FOUND = ("path", "files", "fingerprint", "total_size", "gguf", "shape")
 """What model_fetch says of a model that has come, of what only its files tell exactly."""
@@ -30,7 +27,7 @@ HOLDERS = 2
 def begin(plan: t.Sequence[Data], fan_out: bool = True) -> list[Data]:
     """Return the rows of a host for the first round, from its plan; models without a hub are not among them.
 
-    What needed no hub (`directly`) has been done. Without ``fan_out`` every host fetches by itself.
+    What needed no hub (`model_rows.directly`) has been done. Without ``fan_out`` every host fetches by itself.
     """
     rows = []
     for row in plan:
@@ -49,11 +46,6 @@ def fleet(rows: Fleet, plans: Fleet) -> dict[str, list[Data]]:
 
 def _kept(plan: t.Sequence[Data]) -> list[Data]:
     return [row for row in plan if row["action"] == KEEP]
-
-
-def directly(plan: t.Sequence[Data]) -> list[Data]:
-    """Return the rows of a host's plan for which it needs no hub and no other host: to generate, link, verify …"""
-    return [row for row in plan if row["action"] != KEEP and not (row.get("manifest") and row["action"] in COME)]
 
 
 def to_fetch(fleet: Fleet, batch: t.Sequence[str], host: str, last: bool = False) -> list[Data]:

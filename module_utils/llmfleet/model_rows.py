@@ -10,12 +10,15 @@ from __future__ import annotations
 import typing as t
 
 from ansible.module_utils.llmfleet import model_ref
-from ansible.module_utils.llmfleet.hub.manifest import manifest_from
+from ansible.module_utils.llmfleet.hub.manifest import SAFETENSORS, manifest_from
 from ansible.module_utils.llmfleet.memory.terms import gib
 
 Data = dict[str, t.Any]
 
 KEEP, MISSING, FETCH, RECEIVE, REPAIR = "keep", "missing", "download", "receive", "repair"
+
+COME = (FETCH, RECEIVE, REPAIR)
+"""What is done about a model of which files have to come."""
 
 
 def wanted(services: t.Sequence[Data], absent_too: bool = False) -> list[Data]:
@@ -37,22 +40,27 @@ def wanted(services: t.Sequence[Data], absent_too: bool = False) -> list[Data]:
     return list(found.values())
 
 
-def rows(results: t.Sequence[Data], dest: str) -> list[Data]:
-    """Return the rows from what the loop of model_fetch over `wanted` registered; ``dest``: the folder of models.
+def rows(wishes: t.Sequence[Data], results: t.Sequence[Data], dest: str) -> list[Data]:
+    """Return the rows from what the loop of model_fetch over ``wishes`` registered; ``dest``: the folder of models.
 
     What only stopped services name stays when it is there, and is not brought when it is not.
     """
-    left_out = ("invocation", "diff", "ansible_loop_var", "__model_store_model", "failed", "changed", "idle")
     return [
-        {
-            **{key: value for key, value in result["__model_store_model"].items() if key not in left_out},
-            "dest": dest,
-            **{key: value for key, value in result.items() if key not in left_out},
-        }
-        for result in results
-        if "__model_store_model" in result and not result.get("skipped")
-        if result.get("action") == KEEP or not result["__model_store_model"].get("idle")
+        {**{key: wish[key] for key in ("engine", "model", "sha256")}, "dest": dest, **_said(result)}
+        for wish, result in zip(wishes, results)
+        if result.get("action") == KEEP or not wish.get("idle")
     ]
+
+
+def _said(result: Data) -> Data:
+    """Return what model_fetch said, without what Ansible adds in a loop."""
+    left_out = ("invocation", "diff", "ansible_loop_var", "__model_store_place", "failed", "changed")
+    return {key: value for key, value in result.items() if key not in left_out}
+
+
+def directly(plan: t.Sequence[Data]) -> list[Data]:
+    """Return the rows of a host's plan for which it needs no hub and no other host: to generate, link, verify …"""
+    return [row for row in plan if row["action"] != KEEP and not (row.get("manifest") and row["action"] in COME)]
 
 
 def is_hub(row: Data) -> bool:
@@ -114,7 +122,7 @@ def heard(results: t.Sequence[Data]) -> dict[str, Data]:
 
 def done(plan: t.Sequence[Data], results: t.Sequence[Data], brought: t.Sequence[Data] = ()) -> list[Data]:
     """Return a host's rows after the models came: by the loop over `directly`, or in rounds (``brought``)."""
-    fresh = {(row["engine"], row["model"]): row for row in rows(results, "")}
+    fresh = {(row["engine"], row["model"]): _said(result) for row, result in zip(directly(plan), results)}
     there = {(row["engine"], row["model"]): row.get("found") or {} for row in brought if row["has"]}
     after = []
     for row in plan:
@@ -151,7 +159,9 @@ def _detail(row: Data) -> str:
     size = int(row.get("total_size") or 0)
     come = row["action"] in (FETCH, RECEIVE)
     origin = f"from {row.get('from') or row.get('source')}" if come and (row.get("from") or row.get("source")) else ""
-    return ", ".join(filter(None, [manifest.get("quant"), gib(size) if size else "", origin]))
+    # one repository may give each engine its own files
+    kind = manifest.get("quant") or (SAFETENSORS if manifest.get("format") == SAFETENSORS else "")
+    return ", ".join(filter(None, [kind, gib(size) if size else "", origin]))
 
 
 def ways(plans: t.Mapping[str, t.Sequence[Data]], fan_out: bool = True) -> dict[str, list[Data]]:

@@ -132,12 +132,13 @@ def runs_with(running: t.Sequence[str], name: str, path: str) -> bool:
 
 def variant_of(reference: str) -> str:
     """Return the back-end that the tag of an image names (server-cuda13, cuda-0123456789ab), "" when it names none."""
-    words = re.split(r"[^a-z0-9]+", reference.partition("@")[0].rpartition("/")[2].partition(":")[2].lower())
-    for word in words:
+    repository, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
+    for word in re.split(r"[^a-z0-9]+", tag.lower()):
         name = re.sub(r"\d+$", "", word)
-        if name in VENDORS_OF or name == "sycl":
+        if name and (name in VENDORS_OF or name == "sycl"):
             return "intel" if name == "sycl" else name
-    return ""
+    # vLLM's own: those for other devices have another name
+    return "cuda" if repository == "vllm-openai" else ""
 
 
 def device_of(service: Service, gpu: Data, toolkit: Data, image: Data) -> Device:

@@ -18,8 +18,7 @@ import pytest
 import tiny_hf
 from ansible.module_utils.llmfleet import tiny_gguf
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
-from ansible.module_utils.llmfleet.hub import job as jobs
-from ansible.module_utils.llmfleet.hub import lookup, store, swarm
+from ansible.module_utils.llmfleet.hub import content, lookup, store, swarm
 from ansible.module_utils.llmfleet.hub.client import NoAnswer
 from ansible.module_utils.llmfleet.hub.job import Done, Job, Wanted
 from ansible.module_utils.llmfleet.hub.manifest import RepoFile
@@ -237,6 +236,12 @@ class TestLater:
         assert not bring(update=True).changed
         # a running engine still has the other one
         assert len(bring.visible()) == 2
+
+    def test_a_source_that_is_away_takes_nothing_away(self, bring: Bring) -> None:
+        bring()
+        kept = bring(update=True, sources=["/nonexistent"])
+        assert (kept.action, kept.changed) == ("keep", False)
+        assert "whether it has moved is not known: " in kept.why
 
     def test_a_commit_is_never_asked_about_again(self, hub: Hub, bring: Bring) -> None:
         ref = f"org/tiny:Q8_0@{hub.commit('org/tiny')}"
@@ -600,7 +605,7 @@ class TestLookup:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "inside", "message"),
     [
         ("m.gguf", Q8[:-1], "need"),
         ("m.gguf", b"<html>", "web page"),
@@ -609,13 +614,13 @@ class TestLookup:
         ("config.json", b"{", "no JSON object"),
     ],
 )
-def test_content_that_no_engine_can_load(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    (tmp_path / name).write_bytes(content)
+def test_content_that_no_engine_can_load(tmp_path: Path, name: str, inside: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(inside)
     with pytest.raises(BadInput, match=message):
-        jobs.check_content(str(tmp_path / name), name)
+        content.check(str(tmp_path / name), name)
 
 
 def test_content_that_says_nothing_is_not_looked_at(tmp_path: Path) -> None:
-    for name, content in (("m.gguf", Q8), ("README.md", b"\0"), ("config.json", b'{"a": 1}')):
-        (tmp_path / name).write_bytes(content)
-        jobs.check_content(str(tmp_path / name), name)
+    for name, inside in (("m.gguf", Q8), ("README.md", b"\0"), ("config.json", b'{"a": 1}')):
+        (tmp_path / name).write_bytes(inside)
+        content.check(str(tmp_path / name), name)

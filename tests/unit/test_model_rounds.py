@@ -169,16 +169,6 @@ def test_models_that_one_host_shares_have_ports_of_their_own():
     assert rounds.to_share(fleet, ["a", "b"], "a") == []
 
 
-def test_what_needs_no_hub_is_done_directly():
-    rows = [
-        {"engine": "llama_server", "model": "tiny", "action": "generate"},
-        {"engine": "llama_server", "model": "/m.gguf", "action": "keep"},
-        {**plan("verify", "v")},
-        plan("download"),
-    ]
-    assert [row["model"] for row in rounds.directly(rows)] == ["tiny", "org/v"]
-
-
 @given(
     st.lists(st.sampled_from(["keep", "download"]), min_size=1, max_size=7),
     st.sets(st.integers(0, 6)),

@@ -37,8 +37,10 @@ def test_models_are_wanted_once_for_each_engine():
 
 def test_a_row_is_what_was_wanted_and_what_was_found():
     wish = {"engine": "llama_server", "model": "tiny", "sha256": ""}
-    result = {"__model_store_model": wish, "action": "generate", "path": "/t", "changed": True, "diff": {}}
-    assert model_rows.rows([result], "/models") == [{**wish, "dest": "/models", "action": "generate", "path": "/t"}]
+    result = {"__model_store_place": 0, "action": "generate", "path": "/t", "changed": True, "diff": {}}
+    assert model_rows.rows([wish], [result], "/models") == [
+        {**wish, "dest": "/models", "action": "generate", "path": "/t"}
+    ]
 
 
 def test_what_only_stopped_services_name_is_not_brought():
@@ -46,12 +48,19 @@ def test_what_only_stopped_services_name_is_not_brought():
         services = [{"name": str(place), "model": "org/m", "state": state} for place, state in enumerate(states)]
         (wish,) = model_rows.wanted(services)
         assert wish["idle"] is idle
-        found = {
-            action: {"__model_store_model": wish, "action": action, "path": "/t"} for action in ("keep", "missing")
-        }
-        assert len(model_rows.rows([found["keep"]], "/models")) == 1
-        assert len(model_rows.rows([found["missing"]], "/models")) == (0 if idle else 1)
-        assert "idle" not in str(model_rows.rows([found["keep"]], "/models"))
+        kept = model_rows.rows([wish], [{"action": "keep"}], "/models")
+        assert (len(kept), "idle" in kept[0]) == (1, False)
+        assert len(model_rows.rows([wish], [{"action": "missing"}], "/models")) == (0 if idle else 1)
+
+
+def test_what_needs_no_hub_is_done_directly():
+    rows = [
+        {"engine": "llama_server", "model": "tiny", "action": "generate"},
+        {"engine": "llama_server", "model": "/m.gguf", "action": "keep"},
+        {**plan("verify", "v")},
+        plan("download"),
+    ]
+    assert [row["model"] for row in model_rows.directly(rows)] == ["tiny", "org/v"]
 
 
 def test_the_first_host_that_lacks_a_model_asks_for_all():
@@ -111,6 +120,13 @@ def test_the_plan_says_who_fetches_and_who_receives():
     ]
 
 
+def test_the_files_of_each_engine_are_told_apart():
+    found = plan("keep")
+    found["manifest"] = {**found["manifest"], "format": "safetensors"}
+    other = {**found, "manifest": {**found["manifest"], "format": "gguf", "quant": "Q8_0"}}
+    assert [line[3] for line in model_rows.lines("a", [found, other])] == ["safetensors", "Q8_0"]
+
+
 def test_a_host_that_has_it_gives_it_to_those_before_it():
     ways = model_rows.ways({"a": [plan("download")], "b": [plan("keep")]})
     assert (ways["a"][0]["action"], ways["a"][0]["from"]) == ("receive", "b")
@@ -128,9 +144,11 @@ def test_the_secret_part_of_a_url_is_not_printed():
 
 def test_what_came_is_there_now():
     generated = {"engine": "llama_server", "model": "tiny", "sha256": "", "dest": "/models", "action": "generate"}
-    result = {"__model_store_model": generated, "path": "/t", "gguf": {"context_length": 5}, "changed": True}
+    result = {"__model_store_place": 0, "path": "/t", "gguf": {"context_length": 5}, "changed": True}
     brought = [{"engine": "llama_server", "model": "org/m", "has": True, "found": {"shape": {"layers": []}}}]
-    after = model_rows.done([generated, LACKS, {**LACKS, "model": "org/n"}], [result], brought)
+    lacks = {**LACKS, "action": "download", "manifest": manifest("m").as_data()}
+    after = model_rows.done([lacks, generated, {**LACKS, "model": "org/n"}], [result], brought)
+    after[0], after[1] = after[1], after[0]
     assert [row["action"] for row in after] == ["keep", "keep", "missing"]
     assert after[0]["gguf"] == {"context_length": 5}
     assert after[1]["shape"] == {"layers": []}

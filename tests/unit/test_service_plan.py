@@ -137,6 +137,10 @@ def test_a_service_that_does_not_run_has_no_device():
         ("ghcr.io/ggml-org/llama.cpp:server", ""),
         ("cuda/llama.cpp", ""),
         ("registry.lan:5000/cuda", ""),
+        ("example/llama:1.2-cuda", "cuda"),
+        ("docker.io/vllm/vllm-openai:v0.33.0", "cuda"),
+        ("vllm/vllm-openai@sha256:0123", "cuda"),
+        ("vllm/vllm-openai-cpu:v0.33.0", ""),
     ],
 )
 def test_the_tag_of_an_image_names_its_back_end(reference, variant):

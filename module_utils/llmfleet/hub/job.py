@@ -7,72 +7,18 @@ import shutil
 import time
 import typing as t
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from ansible.module_utils.llmfleet import gguf, safetensors_header
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
-from ansible.module_utils.llmfleet.hub import choice, client, own_folder, removal, sources, store
-from ansible.module_utils.llmfleet.hub.manifest import GGUF, Manifest, RepoFile
+from ansible.module_utils.llmfleet.hub import choice, client, content, removal, sources, store
+from ansible.module_utils.llmfleet.hub.departure import Departure
+from ansible.module_utils.llmfleet.hub.manifest import Manifest, RepoFile
 from ansible.module_utils.llmfleet.hub.opener import HubOpener
-from ansible.module_utils.llmfleet.hub.place import make_folder, models, spelt
+from ansible.module_utils.llmfleet.hub.place import Place, make_folder, models
 from ansible.module_utils.llmfleet.hub.progress import Log
-from ansible.module_utils.llmfleet.hub.store import Asked, Place, State
-from ansible.module_utils.llmfleet.hub.transfer import CONNECTIONS, Transfer
-from ansible.module_utils.llmfleet.model_ref import ModelRef
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A model of a hub, and how it is to be brought."""
-
-    ref: ModelRef
-    dest: str
-    sources: t.Any = None
-    """As the user gives them; None is the default list, and in a dry run no network at all."""
-    environ: t.Mapping[str, str] = field(default_factory=dict)
-    manifest: Manifest | None = None
-    """Its files, where a plan has settled them."""
-    engine: str = ""
-    quant_limit: int = 0
-    """Bytes that the files may take where no quantisation is asked for; 0: unknown."""
-    trust_remote_code: bool = False
-    update: bool = False
-    verify: str = store.QUICK
-    connections: int = CONNECTIONS
-    timeout: float = 30.0
-    """Seconds without a byte."""
-    lock_timeout: float = 3600.0
-    """Seconds to wait for another process that brings files of the same repository."""
-    peers: t.Sequence[t.Sequence[str]] = ()
-    archive: t.Mapping[str, t.Any] = field(default_factory=dict)
-    log: str = ""
-    pause: float = 0.5
-    """Seconds before a broken transfer is tried again; doubles each time."""
-
-    @property
-    def asked(self) -> Asked:
-        ref = self.ref
-        form = GGUF if ref.quant or ref.file else choice.FORMATS.get(self.engine, "")
-        return Asked(ref.source, ref.quant, ref.revision, ref.file, form)
-
-
-@dataclass(frozen=True)
-class Done:
-    """What was done about a model, or would be done in a dry run."""
-
-    changed: bool
-    action: str
-    why: str
-    manifest: Manifest | None = None
-    is_there: bool = False
-    source: str = ""
-    """Name of the source that files came from, or that listed the model."""
-    bytes_fetched: int = 0
-    seconds: float = 0.0
-    """How long that took."""
-    tried: t.Sequence[t.Mapping[str, str]] = ()
-    before: str = ""
-    after: str = ""
+from ansible.module_utils.llmfleet.hub.store import State
+from ansible.module_utils.llmfleet.hub.transfer import Transfer
+from ansible.module_utils.llmfleet.hub.wanted import Done, Wanted
 
 
 class Job:
@@ -84,6 +30,7 @@ class Job:
         self._web = web or client.Web(wanted.timeout)
         self._place = Place(wanted.dest, wanted.ref.repo)
         self._tried: list[dict[str, str]] = []
+        self._unasked = ""
         given = wanted.manifest
         if given is not None and given.repo.lower() != wanted.ref.repo.lower():
             raise BadInput(f"`manifest` is of the repository {given.repo}; plan again")
@@ -107,7 +54,7 @@ class Job:
         if manifest is None or (moves and may_ask):
             if not may_ask:
                 return Done(True, "missing", "it is not there", before=f"{self._place.root}: it is not there\n")
-            manifest = self._choose()
+            manifest = self._choose(manifest)
             state = store.state_of(self._place, manifest, wanted.verify)
         if state.present:
             return self._keep(manifest, state)
@@ -120,52 +67,7 @@ class Job:
 
     def absent(self) -> Done:
         """Remove the model, at all commits that were fetched for these words, unless it is wanted in others too."""
-        if not self._published():
-            return self._drop_partial()
-        lock = store.locked(self._place, self._wanted.lock_timeout, self._say)
-        with nullcontext() if self._dry_run else lock:
-            return self._remove(self._published())
-
-    def _published(self) -> list[Manifest]:
-        given = self._wanted.manifest
-        if given is None:
-            return store.published_as(self._place, self._wanted.asked)
-        return [one for one in models(self._place) if (one.key, one.commit) == (given.key, given.commit)]
-
-    def _remove(self, found: t.Sequence[Manifest]) -> Done:
-        place, asked = self._place, self._wanted.asked
-        paths: list[str] = []
-        kept: list[Manifest] = []
-        forgotten = False
-        for manifest in found:
-            if removal.other_words(place, manifest, asked):
-                kept.append(manifest)
-                known = removal.knows(place, manifest, asked)
-                forgotten = forgotten or known
-                if known and not self._dry_run:
-                    removal.forget(place, manifest, asked)
-            else:
-                paths += removal.files_of(place, manifest)
-                if not self._dry_run:
-                    removal.forget(place, manifest)
-        if len(kept) < len(found):
-            return Done(True, "remove", "it is no longer wanted", before="".join(f"{path}\n" for path in paths))
-        others = removal.other_words(place, kept[0], asked) if kept else []
-        spelt_out = ", ".join(spelt(place.repo, words) for words in others)
-        why = f"it is still wanted in other words ({spelt_out})" if kept else "it is not there"
-        return Done(forgotten, "keep", why, kept[0] if kept else None, bool(kept))
-
-    def _drop_partial(self) -> Done:
-        """Remove what interrupted downloads left, which does not tell in which words it was asked for."""
-        given = self._wanted.manifest
-        rows = removal.partial(self._place)
-        if given is not None:
-            rows = [row for row in rows if row.path == self._place.incoming(given.key)]
-        if not rows:
-            return Done(False, "keep", "it is not there")
-        if not self._dry_run:
-            removal.remove(self._place.dest, rows)
-        return Done(True, "remove", "only a part of it is there", before="".join(f"{row.path}\n" for row in rows))
+        return Departure(self._wanted, self._place, self._dry_run, self._say).done()
 
     # --- finding out --------------------------------------------------------------------------------------------------
 
@@ -175,11 +77,20 @@ class Job:
             sources.parse_sources(wanted.sources, wanted.environ), wanted.ref.source, wanted.ref.shown
         )
 
-    def _choose(self) -> Manifest:
+    def _choose(self, there: Manifest | None) -> Manifest:
+        """Return the files that a source has for these words; ``there``: those that were brought before, if any."""
         wanted = self._wanted
-        found, _, self._tried = client.first_that_answers(
-            self._sources(), wanted.ref.repo, wanted.ref.revision, self._web
-        )
+        try:
+            found, _, self._tried = client.first_that_answers(
+                self._sources(), wanted.ref.repo, wanted.ref.revision, self._web
+            )
+        except BadInput:
+            raise
+        except LlmfleetError as error:
+            if there is None:
+                raise
+            self._unasked = f"; whether it has moved is not known: {error}"
+            return there
         manifest = choice.choose(
             found, wanted.ref, wanted.engine, wanted.quant_limit, trust_remote_code=wanted.trust_remote_code
         )
@@ -191,7 +102,7 @@ class Job:
         known = removal.knows(self._place, manifest, asked)
         if not state.unnoted and not state.crooked and known:
             why = "every file was read and is right" if self._wanted.verify == store.FULL else "it was verified before"
-            return Done(False, "keep", why, manifest, True, manifest.source, tried=self._tried)
+            return Done(False, "keep", why + self._unasked, manifest, True, manifest.source, tried=self._tried)
         if not self._dry_run:
             lock = store.locked(self._place, self._wanted.lock_timeout, self._say)
             with nullcontext() if locked else lock:
@@ -278,11 +189,9 @@ class Job:
         wanted = self._wanted
         if not missing:
             return 0, manifest.source
-        received = 0
         if wanted.peers and wanted.archive:
             try:
-                received, names = self._receive(manifest, missing)
-                return received, names
+                return self._receive(manifest, missing)
             except LlmfleetError as error:
                 if not wanted.sources:
                     raise
@@ -294,11 +203,11 @@ class Job:
             connections=wanted.connections,
             timeout=wanted.timeout,
             log=self.log,
-            check_start=_check_start,
+            check_start=content.check_start,
             pause=wanted.pause,
         )
         stats = transfer.run()
-        return received + stats.bytes_fetched, ", ".join(stats.sources) or manifest.source
+        return stats.bytes_fetched, ", ".join(stats.sources) or manifest.source
 
     def _receive(self, manifest: Manifest, missing: list[RepoFile]) -> tuple[int, str]:
         from ansible.module_utils.llmfleet.hub import swarm
@@ -324,7 +233,7 @@ class Job:
             path = os.path.join(incoming, file.path)
             path = path if os.path.exists(path) else os.path.join(folder, file.path)
             try:
-                check_content(path, file.path)
+                content.check(path, file.path)
             except BadInput as error:
                 shutil.rmtree(incoming, ignore_errors=True)
                 raise LlmfleetError(
@@ -344,27 +253,6 @@ def _why(manifest: Manifest, state: State) -> str:
     if len(state.missing) < len(manifest.files):
         return f"{len(state.missing)} of {len(manifest.files)} files are not there"
     return "it is not there"
-
-
-def _check_start(file: RepoFile, start: bytes, size: int) -> None:
-    if file.path.lower().endswith(".gguf"):
-        gguf.check_start(start, size)
-
-
-def check_content(path: str, name: str) -> None:
-    """Raise BadInput when a file of weights is cut off or is none."""
-    lower = name.lower()
-    if lower.endswith(".gguf"):
-        with open(path, "rb") as stream:
-            gguf.read_header(stream, os.path.getsize(path))
-    elif lower.endswith(".safetensors"):
-        with open(path, "rb") as stream:
-            try:
-                safetensors_header.count_weights(stream, os.path.getsize(path))
-            except BadInput as error:
-                raise BadInput(f"it {error}") from None
-    elif lower == "config.json" and not own_folder.read_config(os.path.dirname(path)):
-        raise BadInput("it is no JSON object")
 
 
 def with_digest(manifest: Manifest, sha256: str) -> Manifest:
