@@ -109,11 +109,13 @@ def resolve(
         raise LlmfleetError(f"service {service.name}: image {image} is not on this host; build or pull it first")
     engine = ENGINES[service.engine]
     model = Model()
-    if os.path.exists(model_path) or not foresee:
+    there = os.path.exists(model_path)
+    if there or not foresee:
         try:
             model = _read_folder(engine, model_path) if engine.MODEL_FORMAT == SAFETENSORS else _read_file(model_path)
         except LlmfleetError as error:
-            raise LlmfleetError(f"service {service.name}: model {model_path}: {error}") from None
+            way = "" if there else "; playbooks/models.yml fetches models"
+            raise LlmfleetError(f"service {service.name}: model {model_path}: {error}{way}") from None
     launch = engine.launch(service, model_path, model.context, api_key, bool(gpus), **model.more)
     access = gpu_access(docker, gpus)
     wanted = spec.build(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
-from ansible.module_utils.llmfleet.hub import removal, store
+from ansible.module_utils.llmfleet.hub import removal, repository_lock, store
 from ansible.module_utils.llmfleet.hub.manifest import GGUF, SAFETENSORS, Manifest, RepoFile
 from ansible.module_utils.llmfleet.hub.place import Place, models, read_note
 from ansible.module_utils.llmfleet.hub.store import FULL, Asked
@@ -435,8 +435,8 @@ HOLD = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import conftest
-from ansible.module_utils.llmfleet.hub import store
-with store.locked(store.Place(sys.argv[2], sys.argv[3]), 20):
+from ansible.module_utils.llmfleet.hub import repository_lock, store
+with repository_lock.locked(store.Place(sys.argv[2], sys.argv[3]), 20):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -462,13 +462,13 @@ class TestLock:
             said: list[str] = []
             with (
                 pytest.raises(LlmfleetError, match=f"process {other.pid} is bringing files of org/model"),
-                store.locked(place, 0.3, said.append),
+                repository_lock.locked(place, 0.3, said.append),
             ):
                 pass
             assert said == [f"waiting for process {other.pid}, which is bringing files of org/model"]
             assert other.stdin
             other.stdin.close()
-            with store.locked(place, 20):
+            with repository_lock.locked(place, 20):
                 pass
 
     def test_a_folder_that_goes_while_the_lock_is_opened(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,18 +482,18 @@ class TestLock:
             return real(path, *args, **more)
 
         monkeypatch.setattr(os, "open", open_after_removal)
-        with store.locked(place, 1):
+        with repository_lock.locked(place, 1):
             assert os.path.exists(place.lock)
 
     def test_a_folder_that_cannot_be_made(self, place: Place) -> None:
         os.symlink("nowhere", place.dest)
-        with pytest.raises(FileNotFoundError), store.locked(place, 1):
+        with pytest.raises(FileNotFoundError), repository_lock.locked(place, 1):
             pass
 
     def test_a_killed_process_holds_nothing(self, place: Place) -> None:
         with holder(place) as other:
             other.kill()
-            with store.locked(place, 20):
+            with repository_lock.locked(place, 20):
                 pass
 
 
@@ -561,7 +561,7 @@ class TestRemoval:
         partial = Path(place.dest, ".new.gguf.partial")
         partial.write_bytes(b"GGUF")
         keep = {place.location(published)}
-        with partial.open() as other, store.locked(place, 1):
+        with partial.open() as other, repository_lock.locked(place, 1):
             fcntl.flock(other, fcntl.LOCK_EX)
             assert removal.unused(place.dest, keep) == []
         assert len(removal.unused(place.dest, keep)) == 2
@@ -627,7 +627,7 @@ class TestRemoval:
     ) -> None:
         monkeypatch.setattr(removal, "PATIENCE", 0.0)
         rows = removal.unused(place.dest, set())
-        with store.locked(place, 1), pytest.raises(LlmfleetError, match=f"process {os.getpid()} is bringing"):
+        with repository_lock.locked(place, 1), pytest.raises(LlmfleetError, match=f"process {os.getpid()} is bringing"):
             removal.remove(place.dest, rows)
         assert store.state_of(place, published, FULL).present
         removal.remove(place.dest, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from contextlib import nullcontext
 
-from ansible.module_utils.llmfleet.hub import removal, store
+from ansible.module_utils.llmfleet.hub import removal, repository_lock, store
 from ansible.module_utils.llmfleet.hub.manifest import Manifest
 from ansible.module_utils.llmfleet.hub.place import Place, models, spelt
 from ansible.module_utils.llmfleet.hub.wanted import Done, Wanted
@@ -24,7 +24,7 @@ class Departure:
         """Remove it, and say what that was."""
         if not self._published():
             return self._drop_partial()
-        lock = store.locked(self._place, self._wanted.lock_timeout, self._say)
+        lock = repository_lock.locked(self._place, self._wanted.lock_timeout, self._say)
         with nullcontext() if self._dry_run else lock:
             return self._remove(self._published())
 

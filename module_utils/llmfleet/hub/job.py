@@ -10,7 +10,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
-from ansible.module_utils.llmfleet.hub import choice, client, content, removal, sources, store
+from ansible.module_utils.llmfleet.hub import choice, client, content, removal, repository_lock, sources, store
 from ansible.module_utils.llmfleet.hub.departure import Departure
 from ansible.module_utils.llmfleet.hub.manifest import Manifest, RepoFile
 from ansible.module_utils.llmfleet.hub.opener import HubOpener
@@ -60,7 +60,7 @@ class Job:
             return self._keep(manifest, state)
         if self._dry_run:
             return self._done(manifest, state, self._action(manifest, state, linked=0))
-        with store.locked(self._place, wanted.lock_timeout, self._say):
+        with repository_lock.locked(self._place, wanted.lock_timeout, self._say):
             # another process may have brought it meanwhile
             state = store.state_of(self._place, manifest, wanted.verify)
             return self._keep(manifest, state, locked=True) if state.present else self._bring(manifest, state)
@@ -104,7 +104,7 @@ class Job:
             why = "every file was read and is right" if self._wanted.verify == store.FULL else "it was verified before"
             return Done(False, "keep", why + self._unasked, manifest, True, manifest.source, tried=self._tried)
         if not self._dry_run:
-            lock = store.locked(self._place, self._wanted.lock_timeout, self._say)
+            lock = repository_lock.locked(self._place, self._wanted.lock_timeout, self._say)
             with nullcontext() if locked else lock:
                 store.clear_way(self._place, manifest, ())
                 store.publish(self._place, manifest, asked)

@@ -16,7 +16,7 @@ from ansible.module_utils.llmfleet.hub import model_chunks
 from ansible.module_utils.llmfleet.hub.manifest import Manifest
 from ansible.module_utils.llmfleet.hub.part import JOURNALS
 from ansible.module_utils.llmfleet.hub.place import Asked, Place, commits, models, noted_model, read_note, write_text
-from ansible.module_utils.llmfleet.hub.store import locked
+from ansible.module_utils.llmfleet.hub.repository_lock import locked
 
 _FOLDER = re.compile(r"models--(.+?)--(.+)")
 _INCOMING = re.compile(r"incoming-([0-9a-f]{16})")
