@@ -9,6 +9,7 @@ import typing as t
 
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.errors import BadInput
+from ansible.module_utils.llmfleet.model_ref import masked
 from ansible.module_utils.llmfleet.service_fields import (
     KEYS,
     LEVELS,
@@ -159,7 +160,7 @@ def _check_engine(service: Service, where: str) -> None:
         if getattr(service, name):
             _check_choice(name, getattr(service, name), words, where)
     unfit = re.fullmatch(engine.REFUSED_MODELS, service.model, re.IGNORECASE) is not None
-    _check(not unfit, where, f"`model` is {service.model}: {engine.REFUSED_MODELS_WHY}")
+    _check(not unfit, where, f"`model` is {masked(service.model)}: {engine.REFUSED_MODELS_WHY}")
 
 
 def _check_listening(service: Service, where: str) -> None:

@@ -85,7 +85,8 @@ def with_token(environ: t.Mapping[str, str], token: str | None, token_file: str 
 
 def _hub(ref: ModelRef, params: t.Mapping[str, t.Any], environ: t.Mapping[str, str], dry_run: bool) -> dict[str, t.Any]:
     # most runs find a file in its place and need nothing of hubs; loading it takes longer than they do
-    from ansible.module_utils.llmfleet.hub.job import Job, Wanted
+    from ansible.module_utils.llmfleet.hub.job import Job
+    from ansible.module_utils.llmfleet.hub.wanted import Wanted
 
     wanted = Wanted(
         ref=ref,
