@@ -77,7 +77,8 @@ def host(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_ENGINE", str(tmp_path))
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.setattr(daemon_control, "SYSTEMD_MARK", "/")
-    monkeypatch.setattr(daemon_apply, "SETTLE_S", 1.0)
+    # a busy machine starts the stand-ins slowly
+    monkeypatch.setattr(daemon_apply, "SETTLE_S", 30.0)
     monkeypatch.setattr(daemon_apply, "SILENT_S", 0.3)
     setup = functools.partial(
         daemon_control.Setup,
@@ -160,7 +161,8 @@ def test_a_refused_reload_is_taken_back(host, run):
     assert "restart" not in host.events()
 
 
-def test_a_reload_without_effect_is_taken_back_from_the_daemon_too(host, run):
+def test_a_reload_without_effect_is_taken_back_from_the_daemon_too(host, run, monkeypatch):
+    monkeypatch.setattr(daemon_apply, "SETTLE_S", 1.0)
     host.put("deaf", {"labels": True})
     host.change(None, {"labels": ["a=b"], "registry-mirrors": ["https://mirror.test"]}, "reload")
     result = run()
