@@ -21,7 +21,7 @@ from ansible.module_utils.llmfleet.host_edge import move_into_place
 from ansible.module_utils.llmfleet.timed_run import timed_run
 
 # a reload takes a tenth of a second on an idle host
-SETTLE_S = 6.0
+SETTLE_S = 15.0
 # how long the daemon's word that it has read the file is waited for: its log level may leave that out
 SILENT_S = 2.0
 Config = dict[str, t.Any]
