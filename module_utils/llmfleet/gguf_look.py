@@ -11,7 +11,7 @@ import urllib.parse
 
 from ansible.module_utils.llmfleet import gguf, model_file
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
-from ansible.module_utils.llmfleet.gguf.remote import OpenRange
+from ansible.module_utils.llmfleet.gguf.remote import OpenRange, read_remote_model
 from ansible.module_utils.llmfleet.hub import client, web
 from ansible.module_utils.llmfleet.hub.reply import UNKNOWN, Broken, Reply, TransferError, reply_of
 from ansible.module_utils.llmfleet.hub.sources import HF, Source, parse_sources, why_no_token
@@ -63,7 +63,7 @@ def look_at_url(
         return open_range
 
     try:
-        header = gguf.read_remote_model(open_file, parts.path, time_limit=time_limit)
+        header = read_remote_model(open_file, parts.path, time_limit=time_limit)
     except LlmfleetError as error:
         raise type(error)(f"{shown(url)}: {' '.join(str(error).split())}") from None
     return {**_facts(header), "files": [shown(site + path) for path in sizes], "size": sum(sizes.values())}

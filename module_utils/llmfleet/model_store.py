@@ -6,22 +6,16 @@ import io
 import os
 import shutil
 import stat
-import time
 import typing as t
-import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass
 
 from ansible.module_utils.llmfleet import gguf, model_file, tiny_gguf
 from ansible.module_utils.llmfleet.errors import BadInput
-from ansible.module_utils.llmfleet.hub.manifest import RepoFile
-from ansible.module_utils.llmfleet.hub.reply import UNKNOWN
-from ansible.module_utils.llmfleet.hub.transfer import Transfer, kept
-from ansible.module_utils.llmfleet.hub.web import UrlOpener
 from ansible.module_utils.llmfleet.model_ref import ModelRef
 
-CONNECTIONS = 4
-"""To one server that is nobody's content network."""
+if t.TYPE_CHECKING:
+    from ansible.module_utils.llmfleet.hub.url_download import UrlDownload
 
 
 @dataclass(frozen=True)
@@ -46,13 +40,11 @@ class Store:
         folder: str,
         timeout: float,
         dry_run: bool = False,
-        open_url: t.Callable[..., t.Any] | None = None,
     ) -> None:
         self._ref = ref
         self._folder = folder
         self._timeout = timeout
         self._dry_run = dry_run
-        self._open_url = open_url or urllib.request.build_opener().open
         self.path = ref.location(folder)
         self._note = os.path.join(folder, ref.file_name + ".verified")
         self._partial = os.path.join(folder, f".{ref.file_name}.partial")
@@ -69,7 +61,7 @@ class Store:
                 return self._keep(noted)
             why = f"the file there has the sha256 {digest}"
         else:
-            left = kept([self._file], self._partial) if action == "download" else 0
+            left = self._url().kept() if action == "download" else 0
             why = f"{left} bytes are there from an interrupted run" if left else "it is not there"
         before, after = f"{self.path}: {why}\n", f"{self.path}: sha256 {self._ref.sha256}\n"
         return Outcome(True, action, why, self._bring(action), before, after)
@@ -150,33 +142,24 @@ class Store:
             self._download()
         return model_file.read(self.path)
 
-    @property
-    def _file(self) -> RepoFile:
-        return RepoFile(self._ref.file_name, UNKNOWN, self._ref.sha256)
+    def _url(self) -> UrlDownload:
+        # most runs find the file in its place; loading this takes longer than they do
+        from ansible.module_utils.llmfleet.hub.url_download import UrlDownload
+
+        return UrlDownload(self._ref.model, self._ref.file_name, self._ref.sha256, self._partial, self._timeout)
 
     def _download(self) -> None:
         """Download into a folder of its own, which an interrupted run leaves behind and the next one continues."""
-        file = self._file
         if os.path.isfile(self._partial):
             os.unlink(self._partial)  # of a version of this module that kept partial files there
-        opener = UrlOpener({file.path: self._ref.model}, self._timeout, self._open_url, time.time)
-        transfer = Transfer(
-            [file],
-            self._partial,
-            opener,
-            connections=CONNECTIONS,
-            timeout=self._timeout,
-            check_start=lambda _, head, size: gguf.check_start(head, size),
-            again=0,
-        )
 
         def finish() -> None:
             try:
-                self._put(os.path.join(self._partial, file.path))
+                self._put(os.path.join(self._partial, self._ref.file_name))
             finally:
                 shutil.rmtree(self._partial)
 
-        transfer.run(finish)
+        self._url().run(finish)
 
     def _preview(self) -> model_file.ModelFile:
         content = io.BytesIO()

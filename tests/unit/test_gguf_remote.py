@@ -9,7 +9,7 @@ import typing as t
 import pytest
 from ansible.module_utils.llmfleet import gguf
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
-from ansible.module_utils.llmfleet.gguf.remote import WINDOW, RemoteFile
+from ansible.module_utils.llmfleet.gguf.remote import WINDOW, RemoteFile, read_remote, read_remote_model
 from ansible.module_utils.llmfleet.hub.reply import UNKNOWN, Broken, Reply
 from gguf_bytes import ARCHITECTURE, header, number, padded, part, tensor, text, tiny, words
 from hypothesis import given, settings
@@ -93,7 +93,7 @@ def local(data: bytes) -> gguf.GgufHeader:
 @pytest.mark.parametrize("step", [1 << 30, 1000])
 def test_reads_what_a_local_file_has(ranges: bool, step: int) -> None:
     server = Server(TINY, ranges=ranges, step=step)
-    assert gguf.read_remote(server) == local(TINY)
+    assert read_remote(server) == local(TINY)
     assert len(server.asked) == 1
     assert all(body.closed for body in server.bodies)
 
@@ -123,7 +123,7 @@ def test_a_header_beyond_the_first_window() -> None:
 
 def test_a_cut_off_file_is_noticed_by_its_size() -> None:
     with pytest.raises(BadInput, match=f"cut off: its tensors need {len(TINY)} bytes and it has {len(TINY) - 9}"):
-        gguf.read_remote(Server(TINY[:-9]))
+        read_remote(Server(TINY[:-9]))
 
 
 @settings(max_examples=40, deadline=None)
@@ -165,7 +165,7 @@ def test_an_error_that_passes_is_waited_for_and_one_that_stays_is_said(answer: E
 def test_a_refusal_is_not_asked_again() -> None:
     server = Server(TINY, answers=[LlmfleetError("the server answers HTTP 404")] * 2)
     with pytest.raises(LlmfleetError, match="HTTP 404"):
-        gguf.read_remote(server)
+        read_remote(server)
     assert len(server.asked) == 1
 
 
@@ -200,12 +200,12 @@ def test_a_file_that_changes_meanwhile_is_noticed() -> None:
 )
 def test_without_a_size_the_beginning_says_what_it_is(data: bytes, message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        gguf.read_remote(Server(data, ranges=False, tells_size=False))
+        read_remote(Server(data, ranges=False, tells_size=False))
 
 
 def test_an_empty_file_has_no_range() -> None:
     with pytest.raises(BadInput, match="the file is empty"):
-        gguf.read_remote(lambda *_: Reply(416, {}, UNKNOWN, Body(b"", 0, 0)))
+        read_remote(lambda *_: Reply(416, {}, UNKNOWN, Body(b"", 0, 0)))
 
 
 def test_a_hostile_server_costs_little() -> None:
@@ -228,17 +228,17 @@ def test_all_parts_of_a_split_model_are_read() -> None:
         asked.append(path)
         return Server(parts[path])
 
-    found = gguf.read_remote_model(open_file, "/q/m-00001-of-00003.gguf")
+    found = read_remote_model(open_file, "/q/m-00001-of-00003.gguf")
     assert asked == list(parts)
     assert [one.name for one in found.tensors] == ["a", "b", "c", "d"]
 
     with pytest.raises(BadInput, match="part 2 of a model in 3 files"):
-        gguf.read_remote_model(open_file, "/q/m-00002-of-00003.gguf")
+        read_remote_model(open_file, "/q/m-00002-of-00003.gguf")
     parts["/q/m-00002-of-00003.gguf"] = b"<html>"
     with pytest.raises(BadInput, match=r"part m-00002-of-00003\.gguf: the file is a web page"):
-        gguf.read_remote_model(open_file, "/q/m-00001-of-00003.gguf")
+        read_remote_model(open_file, "/q/m-00001-of-00003.gguf")
 
 
 def test_one_file_is_one_part() -> None:
     data = padded(header(ARCHITECTURE, number("llama.block_count", 3), tensors=(tensor((8,), 0),))) + bytes(32)
-    assert gguf.read_remote_model(lambda _: Server(data), "/m.gguf").block_count == 3
+    assert read_remote_model(lambda _: Server(data), "/m.gguf").block_count == 3

@@ -23,7 +23,8 @@ import model_fetch
 import model_prune
 import pytest
 import tiny_hf
-from ansible.module_utils.llmfleet import model_store, tiny_gguf
+from ansible.module_utils.llmfleet import tiny_gguf
+from ansible.module_utils.llmfleet.hub import url_download
 from ansible.module_utils.testing import patch_module_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fixtures"))
@@ -155,7 +156,7 @@ def fetch(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Fetch:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a server up soon."""
-    monkeypatch.setattr(model_store, "Transfer", functools.partial(model_store.Transfer, pause=0.01))
+    monkeypatch.setattr(url_download, "Transfer", functools.partial(url_download.Transfer, pause=0.01))
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import http.client
 import typing as t
 
-from ansible.module_utils.llmfleet import gguf
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
+from ansible.module_utils.llmfleet.gguf.remote import read_remote
 from ansible.module_utils.llmfleet.hub import choice, client, own_folder, sources
 from ansible.module_utils.llmfleet.hub.manifest import GGUF, Listing, RepoFile
 from ansible.module_utils.llmfleet.hub.opener import HubOpener
@@ -42,7 +42,7 @@ def look(
     why = ""
     try:
         if manifest.format == GGUF:
-            header = gguf.read_remote(_ranges(opener, manifest.files[0]))
+            header = read_remote(_ranges(opener, manifest.files[0]))
             # of a split model the first part alone is read, and only this type of weights
             shape = from_gguf(header).sized(manifest.size, manifest.quant).as_data()
         else:
