@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ansible.module_utils.llmfleet import host_edge as edge
-from ansible.module_utils.llmfleet.build_host import DOCKER_NEEDS, SDK_NEEDS, BuildFailed, disk_problem
+from ansible.module_utils.llmfleet.build_host import (
+    DOCKER_NEEDS,
+    SDK_NEEDS,
+    BuildFailed,
+    BuildHost,
+    disk_problem,
+)
 from ansible.module_utils.llmfleet.docker_cli import Docker, Runner
 from ansible.module_utils.llmfleet.engine_info import CLIENT_DIRS, DEFAULT_ROOT, summarise
 from ansible.module_utils.llmfleet.engine_look import ask_client
@@ -40,6 +46,27 @@ class BuildEngine:
         problem = disk_problem(root, docker_free, str(place), shutil.disk_usage(place).free, shared, needs)
         if problem:
             raise BuildFailed(problem)
+
+    def host(
+        self,
+        run: Runner,
+        log: edge.JobLog,
+        opener: t.Callable[..., t.Any],
+        work: Path,
+        tried: list[dict[str, str]],
+    ) -> BuildHost:
+        """Return the host that a job builds on: it writes to ``log``, and to ``tried`` what was of no use."""
+        return BuildHost(
+            docker=self.docker,
+            run=run,
+            stream=log.stream,
+            opener=opener,
+            work=work,
+            log=log.path,
+            info=self.info,
+            environment=os.environ,
+            tried=tried,
+        )
 
     def jobs(self, asked: int) -> int:
         """Return how many compilers to run at once: ``asked``, or with 0 what processors and memory allow."""

@@ -118,17 +118,7 @@ class ImageJob:
         if p["received"]:
             raise BadInput("The image that was received is not on this host; send it again, or set received to false.")
         engine = build_engine.look(self.run, self.docker.executable, p["build_cli"], p["buildkit"], self.check_mode)
-        host = BuildHost(
-            docker=engine.docker,
-            run=self.run,
-            stream=self.log.stream,
-            opener=self._fetcher.opener,
-            work=self.work,
-            log=self.log.path,
-            info=engine.info,
-            environment=os.environ,
-            tried=self.tried,
-        )
+        host = engine.host(self.run, self.log, self._fetcher.opener, self.work, self.tried)
         choice, tried = choose(p["source"], self.published, self.request, host.registry_problem)
         self.tried += tried
         if self.check_mode:

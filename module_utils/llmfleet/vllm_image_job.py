@@ -58,17 +58,7 @@ class VllmImageJob:
         engine = build_engine.look(
             self.run, self.docker.executable, self.params["build_cli"], self.params["buildkit"], self.check_mode
         )
-        host = BuildHost(
-            docker=engine.docker,
-            run=self.run,
-            stream=self.log.stream,
-            opener=self._fetcher.opener,
-            work=self.work,
-            log=self.log.path,
-            info=engine.info,
-            environment=os.environ,
-            tried=self.tried,
-        )
+        host = engine.host(self.run, self.log, self._fetcher.opener, self.work, self.tried)
         if self.check_mode:
             return self._foresee(host, wanted, cuda)
         with edge.exclusive(self.work):
