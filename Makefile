@@ -36,6 +36,7 @@ remove: runtime ## take services, images, networks and files away (PURGE=models,
 
 test: lint docs-check unit integration molecule ## what CI runs
 
+test-full: export LLMFLEET_EXAMPLES = new
 test-full: lint docs-check unit integration integration-full molecule-full ## test, and what takes too long for it
 
 lint: dev ## ruff, mypy, yamllint, ansible-lint, syntax check

@@ -34,6 +34,7 @@ def test_reads_a_model() -> None:
         block_count=1,
         split_number=0,
         split_count=1,
+        split_tensor_count=0,
         needed_size=len(TINY),
         weight_count=37152,
         file_type=0,

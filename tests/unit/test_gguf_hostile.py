@@ -157,6 +157,13 @@ def test_a_model_with_wrong_bytes_ends_in_a_header_or_a_sentence(changes: list[t
     parse(bytes(data[: changes[0][0]] if cut else data))
 
 
+@pytest.mark.parametrize("name", ["split.no", "split.count", "split.tensors.count"])
+def test_a_count_that_is_a_text_is_no_count(name: str) -> None:
+    found = parse(model(word(name, "llama"), number("llama.block_count", 1)))
+    assert found
+    assert (found.split_number, found.split_count, found.split_tensor_count) == (0, 1, 0)
+
+
 def test_the_model_as_it_was_is_read() -> None:
     """So that the test above starts from something that has it all."""
     found = parse(RICH)

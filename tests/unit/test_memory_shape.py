@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 def header(architecture: str, blocks: int, **keys: t.Any) -> gguf.GgufHeader:
     """Return the header of a model without tensors; `attention__head_count` stands for `attention.head_count`."""
     metadata = {f"{architecture}.{key.replace('__', '.')}": value for key, value in keys.items()}
-    return gguf.GgufHeader(3, 0, architecture, "", 4096, blocks, 0, 1, 0, metadata=metadata)
+    return gguf.GgufHeader(3, 0, architecture, "", 4096, blocks, 0, 1, 0, 0, metadata=metadata)
 
 
 def layers(architecture: str, blocks: int, **keys: t.Any) -> tuple[Layer, ...]:
@@ -204,8 +204,8 @@ def test_the_first_part_of_a_split_model_is_enough(tmp_path: Path) -> None:
     first = dataclasses.replace(
         whole,
         tensors=whole.tensors[:13],
-        metadata={**whole.metadata, "split.tensors.count": len(whole.tensors)},
         split_count=2,
+        split_tensor_count=len(whole.tensors),
     )
     assert "output.weight" in [tensor.name for tensor in first.tensors]
     one, all_ = from_gguf(first), from_gguf(whole)
@@ -271,7 +271,7 @@ VALUE = st.one_of(NUMBER, st.booleans(), st.floats(), st.text(max_size=3), st.li
 @given(ARCHITECTURES, st.integers(-1, 9), st.dictionaries(KEYS, VALUE, max_size=12))
 def test_whatever_a_header_says_ends_in_a_verdict_or_a_sentence(arch: str, blocks: int, said: dict[str, t.Any]) -> None:
     metadata = {f"{arch}.{key}": value for key, value in said.items()}
-    found = gguf.GgufHeader(3, 0, arch, "", 0, blocks, 0, 1, 0, metadata=metadata)
+    found = gguf.GgufHeader(3, 0, arch, "", 0, blocks, 0, 1, 0, 0, metadata=metadata)
     with contextlib.suppress(BadInput):
         made = shape_from(json.loads(json.dumps(from_gguf(found).as_data())))
         judge(made, Ask("llama_server"), Room((DeviceRoom("GPU 0", 8 << 30),), 8 << 30))

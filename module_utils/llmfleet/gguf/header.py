@@ -51,6 +51,8 @@ class GgufHeader:
     """Which part of a model in several files this is, from 0."""
     split_count: int
     """How many files the model has; 1 for a model in one file."""
+    split_tensor_count: int
+    """Tensors of all parts together, as the first part of a split model says."""
     needed_size: int
     """Bytes the file must have for its tensors; 0 when a tensor's type is unknown here."""
     weight_count: int = 0
@@ -127,6 +129,7 @@ def read_header(stream: t.BinaryIO, size: int) -> GgufHeader:
         block_count=_number(values, f"{architecture}.block_count"),
         split_number=_number(values, "split.no"),
         split_count=_number(values, "split.count") or 1,
+        split_tensor_count=_number(values, "split.tensors.count"),
         needed_size=needed,
         weight_count=sum(tensor.weights for tensor in tensors),
         file_type=_file_type(values),

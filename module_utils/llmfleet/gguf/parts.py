@@ -47,7 +47,7 @@ def join(headers: t.Sequence[GgufHeader]) -> GgufHeader:
     if len(headers) == 1:
         return first
     tensors = tuple(tensor for header in headers for tensor in header.tensors)
-    announced = first.metadata.get("split.tensors.count", len(tensors))
+    announced = first.split_tensor_count or len(tensors)
     if announced != len(tensors) or len({tensor.name for tensor in tensors}) != len(tensors):
         raise BadInput(
             f"the files are parts of different models: they have {len(tensors)} tensors together and the first says "

@@ -59,7 +59,7 @@ def from_gguf(header: GgufHeader) -> Shape:
     rows = 3 if gguf_layers.is_mla(keys) or any(layer.conv_state for layer in plain) else 4
     layers = [_weighed(layer, tensors, keys, rows) for layer, tensors in zip(plain[:used], blocks)]
     kind = weight_types.of_number(header.file_type)
-    complete = len(header.tensors) >= header.metadata.get("split.tensors.count", 0)
+    complete = len(header.tensors) >= header.split_tensor_count
     return Shape(
         format=GGUF,
         architecture=header.architecture,
