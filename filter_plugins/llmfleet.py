@@ -52,11 +52,19 @@ FILTERS = {
     "llmfleet_models_to_share": "model_rounds.to_share",
     "llmfleet_models_wanted": "model_rows.wanted",
     "llmfleet_models_ways": "model_rows.ways",
+    "llmfleet_open_webui": "open_webui.make",
     "llmfleet_plan": "plan.make_plan",
     "llmfleet_plan_table": "plan.table",
     "llmfleet_problems": "plan.problems_of",
     "llmfleet_report": "closing_report.closing_report",
+    "llmfleet_status_host": "status_rows.of_host",
+    "llmfleet_status_hosts": "status_rows.unseen",
+    "llmfleet_status_json": "status_table.document",
+    "llmfleet_status_table": "status_table.table",
+    "llmfleet_status_wrong": "status_rows.wrong",
     "llmfleet_toolkit_plan": "toolkit_plan.plan",
+    "llmfleet_venv_need": "venv.plan.need",
+    "llmfleet_venv_plan": "venv.plan.settle",
     "llmfleet_vllm_image": "published_images.vllm",
     "llmfleet_vllm_need": "vllm_image_plan.need",
     "llmfleet_vllm_plan": "vllm_image_plan.settle",
@@ -81,7 +89,7 @@ def on_plain_data(place: str) -> t.Callable[..., t.Any]:
 
     It is imported when it is called: Ansible loads this file in a process per task, of which few use a filter of it.
     """
-    module, _, name = place.partition(".")
+    module, _, name = place.rpartition(".")
 
     def call(*args: t.Any, **named: t.Any) -> t.Any:
         function = getattr(importlib.import_module(f"ansible.module_utils.llmfleet.{module}"), name)

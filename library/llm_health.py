@@ -9,7 +9,8 @@ module: llm_health
 short_description: Verify that an OpenAI-compatible endpoint really answers
 description:
   - Climbs the verification levels C(http) (the health path answers), C(model) (the served name is listed) and
-    C(token) (a prompt is answered with at least one token), and stops at O(level).
+    C(token) (a prompt is answered with at least one token, a text with a vector, and so on by O(task)), and stops at
+    O(level).
   - Works against llama-server, vLLM and anything that speaks the same protocol. Changes nothing.
 options:
   url:
@@ -24,6 +25,11 @@ options:
     description: Name under which the model is served.
     type: str
     required: true
+  task:
+    description: What the model is for.
+    type: str
+    choices: [generate, embed, rerank, score, classify]
+    default: generate
   level:
     description: The highest level to verify.
     type: str
@@ -85,7 +91,8 @@ EXAMPLES = r"""
 RETURN = r"""
 verification:
   description:
-    - The levels that were reached with the seconds each took, the reply, C(first_token_seconds), C(tokens_per_second).
+    - The levels that were reached with the seconds each took, the reply, C(first_token_seconds), C(tokens_per_second),
+      and for other tasks than C(generate) the C(proof), what was answered, in words.
   returned: always
   type: dict
   sample:
@@ -100,6 +107,7 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.llmfleet.api_calls import TASK_PATHS
 from ansible.module_utils.llmfleet.http_client import Endpoint
 from ansible.module_utils.llmfleet.services import Verify
 from ansible.module_utils.llmfleet.verify import FailedError, NotYetError, Report, advance
@@ -108,6 +116,7 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "url": {"type": "str", "required": True},
     "api_key": {"type": "str", "default": "", "no_log": True},
     "served_name": {"type": "str", "required": True},
+    "task": {"type": "str", "choices": list(TASK_PATHS), "default": "generate"},
     "level": {"type": "str", "choices": ["http", "model", "token"], "default": "token"},
     "health_path": {"type": "str", "default": "/health"},
     "prompt": {"type": "str", "default": Verify.prompt},
@@ -132,7 +141,8 @@ def main() -> None:
         module.fail_json(msg=str(error), verification=report.as_dict())
     while True:
         try:
-            advance(endpoint, given["health_path"], given["served_name"], verify, report, begun)
+            path, name, task = given["health_path"], given["served_name"], given["task"]
+            advance(endpoint, path, name, verify, report, begun, task=task)
             module.exit_json(changed=False, verification=report.as_dict())
         except FailedError as error:
             module.fail_json(msg=str(error), verification=report.as_dict())

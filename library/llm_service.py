@@ -41,6 +41,22 @@ options:
     type: str
     choices: ["", nvidia, nvidia_cdi, amd, intel, moore_threads]
     default: ""
+  gpu_ids:
+    description:
+      - Which of the GPUs it gets, for a service that chooses by C(gpus). UUIDs of NVIDIA's, PCI addresses of AMD's and
+        Intel's, numbers of Moore Threads'. Empty, it gets all of them.
+    type: list
+    elements: str
+    default: []
+  gpu_access:
+    description:
+      - Which way to NVIDIA's GPUs to take. V(cdi) is C(--device nvidia.com/gpu=...), V(gpus) is C(--gpus), V(runtime)
+        is C(--runtime nvidia). One that the docker engine does not have is refused.
+      - V(auto) takes the device list where it is set up and the engine knows the devices, else the hook, else the
+        runtime. A service that runs keeps its way while that works and nothing else changes.
+    type: str
+    choices: [auto, cdi, gpus, runtime]
+    default: auto
   directory:
     description:
       - Where secret files of services are kept, one folder a service.
@@ -136,7 +152,6 @@ rolled_back:
 """
 
 import os
-import secrets as random_secrets
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -144,7 +159,9 @@ from ansible.module_utils.llmfleet import lifecycle, spec
 from ansible.module_utils.llmfleet.addresses import service_urls
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.errors import LlmfleetError
+from ansible.module_utils.llmfleet.gpu_access import ACCESS, PLANNED
 from ansible.module_utils.llmfleet.rollout import RolledBackError, Rollout
+from ansible.module_utils.llmfleet.service_result import asked, failure, without_engine
 from ansible.module_utils.llmfleet.services import Service, parse
 from ansible.module_utils.llmfleet.wanted import check_port, find_own, resolve
 from ansible.module_utils.llmfleet.watch import NotReadyError
@@ -154,7 +171,9 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "api_key": {"type": "str", "default": "", "no_log": True},
     "image": {"type": "str", "default": ""},
     "model_path": {"type": "path", "default": ""},
-    "gpus": {"type": "str", "choices": ["", *spec.GPU_ACCESS], "default": ""},
+    "gpus": {"type": "str", "choices": ["", *PLANNED], "default": ""},
+    "gpu_ids": {"type": "list", "elements": "str", "default": []},
+    "gpu_access": {"type": "str", "choices": ["auto", *ACCESS], "default": "auto"},
     "directory": {"type": "path", "default": "/var/lib/llmfleet/services"},
     "cache_directory": {"type": "path", "default": spec.CACHES},
     "docker_cli": {"type": "str", "default": "docker"},
@@ -176,15 +195,7 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
     """Bring ``service`` to its state and leave through exit_json or fail_json."""
     name = service.name
     if module.get_bin_path(docker.executable) is None:
-        if not module.check_mode and service.state != "absent":
-            raise LlmfleetError(f"service {name}: there is no docker client on this host; run the whole site.yml")
-        changes = module.check_mode and service.state == "started"
-        module.exit_json(
-            service=module.params["service"],
-            changed=changes,
-            action="create" if changes else "none",
-            why="no engine is running yet",
-        )
+        module.exit_json(**without_engine(module.params["service"], service, module.check_mode))
     containers = {suffix: find_own(docker, name + suffix) for suffix in ("", lifecycle.PREVIOUS)}
     specs = {suffix: spec.stored(container) for suffix, container in containers.items()}
     before = specs[""] or specs[lifecycle.PREVIOUS]
@@ -197,16 +208,18 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
             image=service.image or module.params["image"],
             model_path=module.params["model_path"],
             api_key=module.params["api_key"],
-            salt=before["salt"] if before else random_secrets.token_hex(8),
             foresee=module.check_mode,
             gpus=module.params["gpus"],
+            gpu_ids=module.params["gpu_ids"],
+            gpu_access=module.params["gpu_access"],
+            before=before,
             caches=module.params["cache_directory"],
         )
         secrets = launch.secrets
     seen = [lifecycle.describe(containers[suffix], specs[suffix]) for suffix in ("", lifecycle.PREVIOUS)]
     decision = lifecycle.decide(service.state, seen[0], seen[1], wanted)
     result: dict[str, t.Any] = {
-        "service": {**module.params["service"], "has_api_key": service.has_api_key, "prompt": service.verify.prompt},
+        "service": asked(module.params["service"], service),
         "changed": decision.changes,
         "action": decision.action,
         "why": decision.why,
@@ -222,28 +235,15 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
     try:
         report = rollout.carry_out(decision.action, wanted, secrets)
     except NotReadyError as error:
-        fail(module, {**result, **rollout.instead}, f"service {name}: {error}", error)
+        module.fail_json(**failure({**result, **rollout.instead}, f"service {name}: {error}", error))
     except RolledBackError as error:
-        restored = error.previous.as_dict() if error.previous else None
-        fail(module, result, f"service {name}: {error}", error.error, rolled_back=True, previous_verification=restored)
+        more = {"rolled_back": True, "previous_verification": error.previous.as_dict() if error.previous else None}
+        module.fail_json(**failure(result, f"service {name}: {error}", error.error, **more))
     result.update(rollout.instead)
     if report:
         result["verification"] = report.as_dict()
         result["urls"] = service_urls(service)
     module.exit_json(**result)
-
-
-def fail(module: AnsibleModule, result: dict[str, t.Any], msg: str, error: NotReadyError, **more: t.Any) -> None:
-    """Leave with the diagnosis; the log is printed as it is, so secrets never reach it (they travel by file)."""
-    result.pop("diff")
-    tail = error.log.splitlines()[-50:]
-    module.fail_json(
-        msg=msg,
-        diagnosis=error.diagnosis,
-        log_tail=tail,
-        verification=error.report.as_dict(),
-        **{"rolled_back": False, **result, **more},
-    )
 
 
 if __name__ == "__main__":

@@ -138,12 +138,12 @@ from ansible.module_utils.llmfleet.constants import RUN_UID
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.engines.base import Mount
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
+from ansible.module_utils.llmfleet.gpu_access import PLANNED, docker_words
+from ansible.module_utils.llmfleet.gpu_way import device_groups, settle
 from ansible.module_utils.llmfleet.host_edge import find_program
 from ansible.module_utils.llmfleet.image_request import LABEL_VARIANT
-from ansible.module_utils.llmfleet.spec import GPU_ACCESS
 from ansible.module_utils.llmfleet.timed_run import Answer, timed_run
 from ansible.module_utils.llmfleet.tool_container import Sandbox, explain, find_image, run_argv
-from ansible.module_utils.llmfleet.wanted import device_groups, gpu_access
 
 TRIES = 20
 """How often to ask a model that is faster than the program prints; see ``tool_prompt.whole``."""
@@ -158,7 +158,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "threads": {"type": "int", "default": 0},
     "temperature": {"type": "float", "default": -1},
     "seed": {"type": "int", "default": -1},
-    "gpus": {"type": "str", "choices": ["", *GPU_ACCESS], "default": ""},
+    "gpus": {"type": "str", "choices": ["", *PLANNED], "default": ""},
     "memory": {"type": "str", "default": ""},
     "image": {"type": "str", "required": True},
     "timeout": {"type": "int", "default": 600},
@@ -206,7 +206,7 @@ def answer(docker: Docker, sandbox: Sandbox, ask: tool_prompt.Ask, model: str, t
 
 def sandbox_of(params: t.Mapping[str, t.Any], docker: Docker, files: t.Sequence[str], uid: int) -> Sandbox:
     """Return the container that sees the model's ``files`` and the GPUs that were asked for."""
-    access = gpu_access(docker, params["gpus"])
+    access = settle(docker, params["gpus"])
     groups = [word for group in device_groups(access) for word in ("--group-add", str(group))]
     mounts = [Mount(os.path.realpath(file), f"{tool_prompt.MODELS}/{os.path.basename(file)}") for file in files]
     return Sandbox(
@@ -214,7 +214,7 @@ def sandbox_of(params: t.Mapping[str, t.Any], docker: Docker, files: t.Sequence[
         image=params["image"],
         user=f"{uid}:{uid}",
         mounts=tuple(mounts),
-        device_args=(*GPU_ACCESS[access], *groups) if access else (),
+        device_args=(*docker_words(access), *groups) if access else (),
         memory=params["memory"],
     )
 

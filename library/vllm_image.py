@@ -104,8 +104,7 @@ from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.host_edge import find_program
 from ansible.module_utils.llmfleet.python_parts import TORCH_INDEXES
-from ansible.module_utils.llmfleet.vllm_image_job import VllmImageJob
-from ansible.module_utils.llmfleet.vllm_image_removal import remove
+from ansible.module_utils.llmfleet.vllm_image_job import LEAVINGS, vllm_job
 
 ARGUMENT_SPEC: dict[str, t.Any] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -141,8 +140,8 @@ def main() -> None:
     try:
         if params["state"] == "absent":
             docker = Docker(module.run_command, find_program(params["docker_cli"]))
-            module.exit_json(**remove(docker, Path(params["work_dir"]), module.check_mode), tried=[], log="")
-        job = VllmImageJob(params, module.check_mode, module.run_command)
+            module.exit_json(**LEAVINGS.remove(docker, Path(params["work_dir"]), module.check_mode), tried=[], log="")
+        job = vllm_job(params, module.check_mode, module.run_command)
         result = job.provide()
         module.exit_json(**result, tried=job.tried, log=job.log.name())
     except (LlmfleetError, OSError) as problem:

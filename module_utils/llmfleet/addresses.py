@@ -27,14 +27,19 @@ def lan_address(version: int = 4) -> str | None:
 
 def service_urls(service: Service) -> dict[str, str | None]:
     """Return {host, lan}: the OpenAI base URLs that work on the host itself and from other machines."""
-    address = ipaddress.ip_address(service.bind)
-    local: str = service.bind
+    return urls_of(service.bind, service.port)
+
+
+def urls_of(bind: str, port: int) -> dict[str, str | None]:
+    """Return {host, lan} of a service that listens on ``bind``."""
+    address = ipaddress.ip_address(bind)
+    local: str = bind
     if address.is_unspecified:
         local = "127.0.0.1" if address.version == 4 else "::1"
     lan = None
-    if service.public:
-        lan = lan_address(address.version) if address.is_unspecified else service.bind
-    return {"host": _url(local, service.port), "lan": lan and _url(lan, service.port)}
+    if not address.is_loopback:
+        lan = lan_address(address.version) if address.is_unspecified else bind
+    return {"host": _url(local, port), "lan": lan and _url(lan, port)}
 
 
 def _url(host: str, port: int) -> str:

@@ -29,6 +29,12 @@ def host_base(os_release: str) -> str:
     return f"{distribution}:{codename}" if distribution in BOOTSTRAPPED and codename else DEFAULT_BASE
 
 
+def new_enough(host_base: str, too_old: t.Collection[str]) -> str:
+    """Return ``host_base``, or DEFAULT_BASE where that is one of the releases ``too_old`` or cannot be bootstrapped."""
+    distribution, _, codename = host_base.partition(":")
+    return host_base if distribution in BOOTSTRAPPED and codename not in too_old else DEFAULT_BASE
+
+
 def check_base(base: str) -> str:
     """Return ``base`` if it is written ``distribution:codename``."""
     if not re.fullmatch(r"[a-z]+:[a-z]+", base):

@@ -6,8 +6,21 @@ import json
 import shlex
 import typing as t
 
+from ansible.module_utils.llmfleet.api_calls import TASK_PATHS
+
 Data = t.Mapping[str, t.Any]
 
+_DOCUMENTS = ["About the sea.", "About numbers."]
+_ASKED: t.Mapping[str, Data] = {
+    "generate": {"messages": [{"role": "user", "content": "Hello"}]},
+    "embed": {"input": ["Hello"]},
+    "rerank": {"query": "Where are ships?", "documents": _DOCUMENTS},
+    "score": {"text_1": "Where are ships?", "text_2": _DOCUMENTS},
+    "classify": {"input": ["Hello"]},
+}
+"""Task -> what the printed commands ask."""
+_METHODS = {"generate": "chat.completions", "embed": "embeddings"}
+"""Tasks that the openai package has a method for."""
 
 ON_WSL = (
     "  on WSL2       the LAN address above is that of the WSL virtual machine; Windows itself reaches it as localhost, "
@@ -45,13 +58,18 @@ def service_report(result: Data, prompt: str, wsl: bool) -> str:
             f"  replied       {verified['reply'].strip()}",
             f"  speed         first token after {verified['first_token_seconds']:.3f} s, {speed}",
         ]
-    messages = [{"role": "user", "content": "Hello"}]
-    data = shlex.quote(json.dumps({"model": name, "messages": messages}))
-    lines += [
-        f"  with curl     curl {base}/chat/completions{header} -H 'Content-Type: application/json' -d {data}",
-        f'  with openai   OpenAI(base_url="{base}", api_key={client_key}).chat.completions.create('
-        f'model="{name}", messages={json.dumps(messages)})',
-    ]
+    if verified.get("proof"):
+        lines.append(f"  answered      {verified['proof']}")
+    task = service.get("task") or "generate"
+    data = shlex.quote(json.dumps({"model": name, **_ASKED[task]}))
+    url = f"{base.removesuffix('/v1')}{TASK_PATHS[task]}"
+    lines.append(f"  with curl     curl {url}{header} -H 'Content-Type: application/json' -d {data}")
+    if task in _METHODS:
+        asked = ", ".join(f"{key}={json.dumps(value)}" for key, value in _ASKED[task].items())
+        lines.append(
+            f'  with openai   OpenAI(base_url="{base}", api_key={client_key}).{_METHODS[task]}.create('
+            f'model="{name}", {asked})'
+        )
     return "\n".join(lines)
 
 

@@ -10,14 +10,16 @@ import hashlib
 import re
 import shlex
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from ansible.module_utils.llmfleet.compose_health import Deployed, healthcheck, published
+from ansible.module_utils.llmfleet.compose_variables import Variables, command, environment, literal, prefixes
 from ansible.module_utils.llmfleet.constants import LABEL_BUILD_KEY, RUN_UID
-from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.engines.base import SECRETS_DIR, Launch
 from ansible.module_utils.llmfleet.engines.vllm_gate import GATE, GATE_FILE
+from ansible.module_utils.llmfleet.gpu_access import compose_keys
 from ansible.module_utils.llmfleet.plain_yaml import lines
-from ansible.module_utils.llmfleet.spec import GPU_ACCESS, LOG_OPTIONS, STOP_SECONDS, Spec
+from ansible.module_utils.llmfleet.spec import LOG_OPTIONS, STOP_SECONDS, Spec
 from ansible.module_utils.llmfleet.vllm_recipe import LABEL_KEY
 
 COMPOSE, EXAMPLE = "compose.yml", ".env.example"
@@ -25,17 +27,6 @@ PROGRAMS: t.Mapping[str, str] = {GATE_FILE: GATE}
 """Files that containers get beside their secrets and that are none."""
 
 MARK = "# llmfleet-export: "
-_SECRET = re.compile(r"(?i)(^|[-_])(hft|api[-_]?key|token|secret|password)$")
-_LOGIN = re.compile(r"://[^/@\s]*:[^/@\s]*@")
-_UNFIT = re.compile(r"[${}\x00-\x1f\x7f]")
-"""What a default value in `${...}` or a line of an env file cannot hold."""
-
-# -I and -S: neither what lies in PYTHONPATH nor what is installed is read, which makes it quick
-_PYTHON = (
-    "import http.client as h; c = h.HTTPConnection('127.0.0.1', {port}, timeout=5); "
-    "c.request('GET', '{path}'); raise SystemExit(c.getresponse().status != 200)"
-)
-
 _HEAD = f"""\
 # What llmfleet serves on this host, for Docker Compose 2: docker compose up --detach
 # Values in ${{...}} can be set in .env, see {EXAMPLE}. Another export replaces this file; one changed by hand is kept
@@ -45,17 +36,6 @@ _EXAMPLE_HEAD = f"""\
 # Copy this file to .env and change what is different where the services shall run.
 # Where there is no .env, {COMPOSE} takes the values below.
 """
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """A service as found on a host."""
-
-    spec: Spec
-    image: t.Mapping[str, t.Any] = field(default_factory=dict)
-    """`Config` of its image, {} when the image is gone."""
-    secret_files: t.Mapping[str, str] = field(default_factory=dict)
-    """Secret -> the file on the host that the container gets it from."""
 
 
 @dataclass(frozen=True)
@@ -69,145 +49,13 @@ class Export:
     unprobed: list[str]
 
 
-class _Variables:
-    """The variables of one service, in the order they were asked for."""
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
-        self.rows: list[str] = []
-
-    def __call__(self, name: str, value: str, *why: str) -> str:
-        """Return what stands for ``value`` in the Compose file; ``why`` are comments about it."""
-        if _UNFIT.search(value):
-            return literal(value)
-        self.rows += [*(f"# {line}" for line in why), f"{self._prefix}_{name}={_env_value(value)}"]
-        return f"${{{self._prefix}_{name}:-{value}}}"
-
-    def hidden(self, name: str) -> str:
-        """Return what stands for a value that must not be written down."""
-        variable = f"{self._prefix}_{re.sub(r'[^A-Z0-9]+', '_', name.upper()).strip('_')}"
-        row = f"{variable}="
-        if row not in self.rows:
-            self.rows += ["# Looks like a secret: the value of the deployed service was left out", row]
-        return f"${{{variable}:?set it in .env}}"
-
-
-def literal(text: str) -> str:
-    """Return ``text`` so that Compose takes it as it is."""
-    return text.replace("$", "$$")
-
-
-def _env_value(value: str) -> str:
-    if re.fullmatch(r"[\w./:@%+,=\[\]-]*", value):
-        return value
-    if "'" not in value:
-        return f"'{value}'"
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def prefixes(names: t.Iterable[str]) -> dict[str, str]:
-    """Return name of service -> beginning of its variables, all of them different."""
-    found: dict[str, str] = {}
-    for name in names:
-        base = prefix = re.sub(r"^(?=\d)", "_", re.sub(r"[^A-Z0-9]", "_", name.upper()))
-        count = 1
-        while prefix in found.values():
-            count += 1
-            prefix = f"{base}_{count}"
-        found[name] = prefix
-    return found
-
-
-def healthcheck(deployed: Deployed) -> tuple[dict[str, t.Any] | None, str]:
-    """Return (the healthcheck, why there is none): a program that the image has asks the engine whether it is ready.
-
-    /health needs no key and answers 503 while the model loads. The start period is what the engine's phases may take.
-    """
-    engine = ENGINES[deployed.spec["engine"]]
-    port = int(deployed.spec["publish"].rpartition(":")[2])
-    # llama.cpp's own images ask by curl, which this project's leave out together with all else
-    own = (deployed.image.get("Healthcheck") or {}).get("Test") or []
-    if engine.NAME == "vllm":
-        test = ["CMD", "python3", "-I", "-S", "-c", _PYTHON.format(port=port, path=engine.HEALTH_PATH)]
-    elif re.search(r"\bcurl\b", " ".join(own[:2])):
-        test = ["CMD", "curl", "-fsS", "--noproxy", "*", f"http://127.0.0.1:{port}{engine.HEALTH_PATH}"]
-    else:
-        address, outside, _ = _published(deployed.spec)
-        seen = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(address, address)  # noqa: S104
-        why = (
-            f"from outside: curl -fsS http://{seen}:{outside}{engine.HEALTH_PATH} (200 when ready, 503 while it loads)"
-        )
-        return ({"disable": True} if own else None), f"No healthcheck: the image holds no program that could ask; {why}"
-    start = sum(int(phase.stall_seconds) for phase in engine.PHASES)
-    return {
-        "test": [literal(word) for word in test],
-        "start_period": f"{start}s",
-        "interval": "30s",
-        "timeout": "10s",
-        "retries": 3,
-    }, ""
-
-
-def _published(spec: Spec) -> tuple[str, str, str]:
-    """Return (address, port on the host, port inside)."""
-    rest, _, inside = spec["publish"].rpartition(":")
-    address, _, port = rest.rpartition(":")
-    return address, port, inside
-
-
-def gpu_access(gpus: str) -> dict[str, t.Any]:
-    """Return the keys by which a service gets GPUs in the way ``gpus`` of GPU_ACCESS, {} for ""."""
-    said = GPU_ACCESS[gpus] if gpus else ()
-    requests: list[dict[str, t.Any]] = []
-    nodes: list[str] = []
-    environment: dict[str, str] = {}
-    for flag, value in zip(said[::2], said[1::2]):
-        if flag == "--gpus":
-            requests.append({"driver": "nvidia", "count": value, "capabilities": ["gpu"]})
-        elif flag == "--env":
-            name, _, content = value.partition("=")
-            environment[name] = content
-        elif value.startswith("/"):
-            nodes.append(f"{value}:{value}")
-        else:
-            # under `devices` Compose 2.26 would take it for the path of a node
-            requests.append({"driver": "cdi", "device_ids": [value], "capabilities": ["gpu"]})
-    deploy = {"resources": {"reservations": {"devices": requests}}} if requests else {}
-    found = {"deploy": deploy, "devices": nodes, "environment": environment}
-    return {key: value for key, value in found.items() if value}
-
-
-def _command(argv: t.Sequence[str], variables: _Variables) -> list[str]:
-    """Return ``argv`` for Compose, without values that look like secrets."""
-    words: list[str] = []
-    before = ""
-    for word in argv:
-        flag, equals, value = word.partition("=")
-        if word.startswith("-") and equals and (_SECRET.search(flag) or _LOGIN.search(value)):
-            words.append(f"{flag}={variables.hidden(flag)}")
-        elif before.startswith("-") and not word.startswith("-") and (_SECRET.search(before) or _LOGIN.search(word)):
-            words.append(variables.hidden(before))
-        else:
-            words.append(literal(word))
-        before = word
-    return words
-
-
-def _environment(env: t.Mapping[str, str], variables: _Variables) -> dict[str, str]:
-    return {
-        key: variables.hidden(key) if _SECRET.search(key) or _LOGIN.search(value) else literal(value)
-        for key, value in sorted(env.items())
-    }
-
-
 def _bind(source: str, target: str, read_only: bool) -> dict[str, t.Any]:
     # a folder made by the engine in place of a model that is missing would hide why the service fails
     options = {"bind": {"create_host_path": False}}
     return {"type": "bind", "source": source, "target": literal(target), "read_only": read_only, **options}
 
 
-def _volumes(spec: Spec, variables: _Variables) -> list[dict[str, t.Any]]:
+def _volumes(spec: Spec, variables: Variables) -> list[dict[str, t.Any]]:
     found = []
     for number, (target, source) in enumerate(sorted(spec["mounts"].items()), 1):
         why = f"The model, readable for user {RUN_UID}" if number == 1 else "More of the model's files"
@@ -244,11 +92,11 @@ def _secret_why(deployed: Deployed, name: str, file: str) -> list[str]:
     return said
 
 
-def _service(deployed: Deployed, variables: _Variables, check: dict[str, t.Any] | None) -> dict[str, t.Any]:
+def _service(deployed: Deployed, variables: Variables, check: dict[str, t.Any] | None) -> dict[str, t.Any]:
     spec = deployed.spec
     name = spec["name"]
-    address, outside, inside = _published(spec)
-    access = gpu_access(spec.get("gpus", ""))
+    address, outside, inside = published(spec)
+    access = compose_keys(spec["gpus"], spec.get("gpu_ids", ())) if "gpus" in spec else {}
     tmp = f"/tmp:rw,noexec,nosuid,size={spec.get('tmp_mib', Launch.tmp_mib)}m"  # noqa: S108
     made_here = _made_here(deployed)
     why = "It is in no registry: bring it by docker save and docker load, or playbooks/image-bundle.yml"
@@ -267,12 +115,13 @@ def _service(deployed: Deployed, variables: _Variables, check: dict[str, t.Any] 
         # the name could be somebody else's in a public registry
         "pull_policy": "never" if made_here else "",
         "entrypoint": [literal(spec["entrypoint"])] if "entrypoint" in spec else [],
-        "command": _command(spec["argv"], variables),
-        "environment": {**_environment(spec["env"], variables), **access.get("environment", {})},
+        "command": command(spec["argv"], variables),
+        "environment": {**environment(spec["env"], variables), **access.get("environment", {})},
         "ports": [ports],
         "volumes": volumes,
         "secrets": secrets,
         "configs": configs,
+        "runtime": access.get("runtime"),
         "deploy": access.get("deploy"),
         "devices": access.get("devices"),
         "group_add": list(spec.get("groups", ())),
@@ -316,7 +165,7 @@ def export(services: t.Sequence[Deployed]) -> Export:
     example, needed, programs = [_EXAMPLE_HEAD], [], {}
     for deployed in ordered:
         name = deployed.spec["name"]
-        variables = _Variables(prefix[name])
+        variables = Variables(prefix[name])
         check, why = healthcheck(deployed)
         comments.update({name: why} if why else {})
         data["services"][name] = _service(deployed, variables, check)

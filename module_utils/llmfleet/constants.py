@@ -8,6 +8,9 @@ LABEL_SERVICE = "io.llmfleet.service"
 LABEL_SPEC = "io.llmfleet.spec"
 """Container label: the resolved specification as JSON, secrets as salted digests."""
 
+LABEL_SIDE = "io.llmfleet.side"
+"""Container label: the name of the helper (gateway, web UI) that the container belongs to."""
+
 LABEL_BUILD_KEY = "io.llmfleet.build-key"
 """Image label: the identity of what was asked for when the image was built."""
 

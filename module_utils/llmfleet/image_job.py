@@ -28,6 +28,8 @@ from ansible.module_utils.llmfleet.cpu_level import architecture, cpu_features, 
 from ansible.module_utils.llmfleet.cuda_wheels import WheelStore
 from ansible.module_utils.llmfleet.docker_cli import Docker, DockerError
 from ansible.module_utils.llmfleet.errors import BadInput
+from ansible.module_utils.llmfleet.gpu_access import docker_words
+from ansible.module_utils.llmfleet.gpu_way import settle
 from ansible.module_utils.llmfleet.image_builder import Settings, build_image, choose_source, no_source, pull_image
 from ansible.module_utils.llmfleet.image_choice import Choice, Published, choose, keep
 from ansible.module_utils.llmfleet.latest_ref import LATEST
@@ -35,9 +37,7 @@ from ansible.module_utils.llmfleet.published_images import llama_cpp
 from ansible.module_utils.llmfleet.python_parts import PythonStore, python_store
 from ansible.module_utils.llmfleet.source_fetch import Fetcher
 from ansible.module_utils.llmfleet.source_host import ca_bundle, make_fetcher, package_places
-from ansible.module_utils.llmfleet.spec import GPU_ACCESS
 from ansible.module_utils.llmfleet.toolchain_choice import Places, choose_toolchain, make_toolchain
-from ansible.module_utils.llmfleet.wanted import gpu_access
 
 Data = dict[str, t.Any]
 UNKNOWN_REF = "unknown"
@@ -66,7 +66,7 @@ class ImageJob:
         if not access:
             return ()
         # the plan may be older than the engine, which alone knows whether it has device lists
-        return tuple(GPU_ACCESS[gpu_access(self.docker, access) if self.docker.executable else access])
+        return tuple(docker_words(settle(self.docker, access) if self.docker.executable else access))
 
     def _request(self) -> image_request.BuildRequest:
         """Return what is asked for; its recipe and its key say whether the image is there."""

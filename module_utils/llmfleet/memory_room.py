@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import typing as t
+from dataclasses import replace
 
+from ansible.module_utils.llmfleet.engines import ENGINES, options
 from ansible.module_utils.llmfleet.memory.shape import Shape
 from ansible.module_utils.llmfleet.memory.terms import RAM, Ask, DeviceRoom, Room, Verdict
 from ansible.module_utils.llmfleet.services import Service
@@ -21,6 +23,10 @@ def limit_of(service: Service) -> int:
 
 def ask_of(service: Service) -> Ask:
     """Return what the service says about how its model is run."""
+
+    def said(alone: Service) -> list[str]:
+        return options.argv(alone, ENGINES[service.engine].OPTIONS, {})
+
     return Ask(
         engine=service.engine,
         context_length=service.context_length,
@@ -31,7 +37,8 @@ def ask_of(service: Service) -> Ask:
         tensor_parallel=service.tensor_parallel,
         threads=service.threads,
         dtype=service.dtype,
-        args=tuple(service.args),
+        # the models beside it are asked about by themselves
+        args=(*said(replace(service, **dict.fromkeys(service.more_models, ""))), *service.args),
         memory=limit_of(service),
     )
 
@@ -82,8 +89,14 @@ def _total(gpu: Data) -> int:
     return int(gpu.get("memory_total_bytes") or (gpu.get("memory_mib") or 0) << 20)
 
 
-def _numbers(gpus: t.Sequence[Data]) -> list[int]:
-    """Return the numbers of the GPUs: their own, or their places where not all have one."""
+def gives_up(verdict: Verdict, shape: Shape) -> bool:
+    """Whether the plan fits only by what users would not choose: layers on the CPU, or a cache of fewer bits."""
+    layers = verdict.settings.get("gpu_layers")
+    return bool(verdict.settings.get("cache_type")) or (layers is not None and layers < len(shape.layers))
+
+
+def _numbers(gpus: t.Sequence[Data]) -> list[t.Any]:
+    """Return the numbers of the GPUs (of a slice `0:1`): their own, or their places where not all have one."""
     indexes = [gpu.get("index") for gpu in gpus]
     known = {index for index in indexes if index is not None}
-    return [int(index) for index in indexes if index is not None] if len(known) == len(gpus) else list(range(len(gpus)))
+    return [index for index in indexes if index is not None] if len(known) == len(gpus) else list(range(len(gpus)))

@@ -13,9 +13,9 @@ from ansible.module_utils.llmfleet.hub.place import Place
 from ansible.module_utils.llmfleet.memory.config_shape import from_config
 from ansible.module_utils.llmfleet.memory.shape import Shape, shape_from
 from ansible.module_utils.llmfleet.memory.terms import Verdict
-from ansible.module_utils.llmfleet.memory_room import MemoryRoom
+from ansible.module_utils.llmfleet.memory_room import MemoryRoom, gives_up
 from ansible.module_utils.llmfleet.model_rows import FETCH, KEEP, MISSING
-from ansible.module_utils.llmfleet.service_plan import device_of
+from ansible.module_utils.llmfleet.service_device import device_of
 from ansible.module_utils.llmfleet.services import Service, parse_all
 
 Data = dict[str, t.Any]
@@ -169,12 +169,6 @@ def _limit(candidates: t.Sequence[choice.Candidate], shape: Shape, judge: _Judge
 
 def _types(candidates: t.Sequence[choice.Candidate]) -> str:
     return f"{len(candidates)} types of weights" if len(candidates) > 1 else "all there is"
-
-
-def gives_up(verdict: Verdict, shape: Shape) -> bool:
-    """Whether the plan fits only by what users would not choose: layers on the CPU, or a cache of fewer bits."""
-    layers = verdict.settings.get("gpu_layers")
-    return bool(verdict.settings.get("cache_type")) or (layers is not None and layers < len(shape.layers))
 
 
 def _shape_of(shape: Shape | None, answer: Data, manifest: Manifest) -> Shape | None:

@@ -22,6 +22,8 @@ from ansible.module_utils.llmfleet.memory_room import MemoryRoom
 from ansible.module_utils.llmfleet.published_images import vllm
 from ansible.module_utils.llmfleet.service_plan import plan_service, runs_with
 from ansible.module_utils.llmfleet.services import parse_all
+from ansible.module_utils.llmfleet.venv.plan import NO_VENV
+from ansible.module_utils.llmfleet.text_table import aligned
 
 Data = dict[str, t.Any]
 
@@ -48,7 +50,7 @@ def make_plan(
     memory_rule: str = "refuse",
     running: t.Sequence[str] = (),
 ) -> Data:
-    """Return the plan: {host, wsl, engine, toolkit, image, vllm_image, models, models_changed, services, vllm,
+    """Return the plan: {host, wsl, engine, toolkit, image, vllm_image, vllm_venv, models, models_changed, services, vllm,
     warnings, problems}.
 
     ``facts``: what host_info says; ``engine`` and ``toolkit``: the plans of docker_engine and
@@ -60,14 +62,14 @@ def make_plan(
     Every problem and warning is one sentence.
     """
     image = images.get("llama_server") or NO_IMAGE
-    second = images.get("vllm") or NO_VLLM_IMAGE
+    second, venv = images.get("vllm") or NO_VLLM_IMAGE, images.get("vllm_venv") or NO_VENV
     idle = (image_fleet.KEEP, image_fleet.NONE)
     brings = image["action"] not in idle or second["action"] not in idle
-    changes = engine["action"] not in (engine_plan.KEEP, engine_plan.START) or brings
+    changes = engine["action"] not in (engine_plan.KEEP, engine_plan.START, image_fleet.NONE) or brings
     verdicts = host_verdicts.verdicts(facts, {"image_bytes": IMAGE_BYTES if changes else 0, "now": now, "gpu": False})
-    parts = (verdicts, engine, toolkit, image, second)
+    parts = (verdicts, engine, toolkit, image, second, venv)
     plan: Data = {"host": host, "engine": engine, "toolkit": toolkit, "image": image, "services": []}
-    plan["vllm_image"] = second
+    plan["vllm_image"], plan["vllm_venv"] = second, venv
     plan["warnings"] = [warning for part in parts for warning in part["warnings"]]
     plan["problems"] = problems = [f"{host}: {problem}" for part in parts for problem in part["problems"]]
     plan["wsl"] = facts["platform"]["wsl"]
@@ -89,9 +91,11 @@ def make_plan(
         try:
             if row.get("problem"):
                 raise BadInput(f"service {service.name}: {row['problem']}")
-            its_image = second if service.engine == "vllm" else image
+            its_image = venv if service.runtime == "venv" else second if service.engine == "vllm" else image
+            # a process of the host reaches its GPUs without the toolkit
+            way = {} if service.runtime == "venv" else toolkit
             warn = memory_rule == "warn" or runs_with(running, service.name, row.get("path", ""))
-            planned = plan_service(service, facts, toolkit, its_image, row, memory, warn)
+            planned = plan_service(service, facts, way, its_image, row, memory, warn)
             plan["services"].append(planned)
             plan["warnings"] += filter(None, [planned.get("warning")])
         except BadInput as problem:
@@ -138,6 +142,8 @@ def table(plans: t.Sequence[Data]) -> str:
             rows.append((host, "llama.cpp image", image["action"], image["image"], image["why"]))
         if plan["vllm_image"]["action"] != image_fleet.NONE:
             rows.append((host, "vLLM image", *(plan["vllm_image"][key] for key in ("action", "image", "why"))))
+        if plan["vllm_venv"]["action"] != image_fleet.NONE:
+            rows.append((host, "vLLM venv", *(plan["vllm_venv"][key] for key in ("action", "image", "why"))))
         rows += model_rows.lines(host, plan["models"])
         if not plan["services"] and not plan["problems"]:
             rows.append((host, "services", "none", "", "llm_services is empty or not set"))
@@ -149,9 +155,4 @@ def table(plans: t.Sequence[Data]) -> str:
     images = image_plan.lines({plan["host"]: plan["image"] for plan in plans})
     vllm_lines = [f"vLLM image for {plan['host']}: {plan['vllm']}" for plan in plans if plan["vllm"]]
     warnings = [f"warning: {plan['host']}: {warning}" for plan in plans for warning in plan["warnings"]]
-    return "\n".join([_aligned(rows), *images, *vllm_lines, *warnings])
-
-
-def _aligned(rows: t.Sequence[t.Sequence[str]]) -> str:
-    widths = [max(len(str(row[column])) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return "\n".join([aligned(rows), *images, *vllm_lines, *warnings])

@@ -8,6 +8,7 @@ A host is a row as cuda_plan takes it.
 from __future__ import annotations
 
 import re
+import typing as t
 from dataclasses import dataclass
 
 from ansible.module_utils.llmfleet.cuda_host import Host, carried, title_of
@@ -116,18 +117,22 @@ UNPROVEN = ("10.3", "12.1")
 INSTEAD = "serve its models with llama.cpp"
 
 
-def vllm(host: Host) -> Verdict:
-    """Return the verdict on vLLM's images (vllm/vllm-openai) for a host."""
+VLLM_ON_PYPI = tuple(image for image in VLLM_IMAGES if "-" not in image.tag)
+"""Those made of what `pip install vllm` gives in that version; packages for another CUDA are not on PyPI."""
+
+
+def vllm(host: Host, images: t.Sequence[VllmImage] = VLLM_IMAGES) -> Verdict:
+    """Return the verdict on vLLM's ``images`` (vllm/vllm-openai) for a host."""
     capabilities = host["capabilities"]
     if not capabilities:
         return Verdict("", "it has no NVIDIA GPU that can be used", INSTEAD)
     for capability in capabilities:
         if capability not in CAPABILITIES:
             return Verdict("", f"it is not known what {title_of(host, capability)} runs", INSTEAD)
-        if not any(_runs(image, host, capability) for image in VLLM_IMAGES):
+        if not any(_runs(image, host, capability) for image in images):
             title = title_of(host, capability)
             return Verdict("", f"no vLLM image for {host['architecture']} has code for {title}", INSTEAD)
-    able = [image for image in VLLM_IMAGES if all(_runs(image, host, one) for one in capabilities)]
+    able = [image for image in images if all(_runs(image, host, one) for one in capabilities)]
     if not able:
         return Verdict("", "no vLLM image has code for all of its GPUs", INSTEAD)
     driver = host.get("driver") or "of unknown version"

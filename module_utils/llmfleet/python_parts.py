@@ -126,8 +126,10 @@ class PythonStore:
         self.tried: list[dict[str, str]] = []
 
     def missing(self) -> str:
-        """Return why PyTorch cannot be had, "" when it can; downloads only index pages."""
+        """Return why PyTorch, if it is needed, cannot be had, "" when it can; downloads only index pages."""
         places = self._ask()
+        if not places.indexes and not places.links:
+            return f"{self._needed_by} Python packages, and pip of this host knows no index; name one in pypi_index."
         try:
             self._find_torch(places, self._local_files(places))
         except SourceError as problem:
@@ -149,6 +151,8 @@ class PythonStore:
         (site / "pip.conf").write_text(pip_conf(places, torch, with_ca), encoding="utf-8")
 
     def _find_torch(self, places: PipPlaces, files: t.Sequence[Path]) -> tuple[str, str]:
+        if "torch" not in self._projects:
+            return "", ""
         wheels = [parse_wheel(file.name) for file in files]
         if any(wheel and wheel.project == "torch" for wheel in wheels):
             self.tried.append({"candidate": f"torch {TORCH}", "result": "a local file"})

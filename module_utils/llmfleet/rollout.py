@@ -9,8 +9,10 @@ import typing as t
 
 from ansible.module_utils.llmfleet.constants import RUN_UID
 from ansible.module_utils.llmfleet.docker_cli import Docker, DockerError
+from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.http_client import Endpoint
 from ansible.module_utils.llmfleet.lifecycle import NEXT, PREVIOUS
+from ansible.module_utils.llmfleet.rehearsal import RefusedError, rehearse
 from ansible.module_utils.llmfleet.services import Service, Verify
 from ansible.module_utils.llmfleet.spec import STOP_SECONDS, Spec, create_argv, identity, stored
 from ansible.module_utils.llmfleet.verify import Report
@@ -97,7 +99,9 @@ class Rollout:
         whatever an interruption left.
         """
         self._discard(self._name + NEXT)
-        self._create(wanted, secrets)
+        self._prepare(wanted, secrets)
+        self._rehearse(wanted)
+        self._create(wanted)
         if self._docker.inspect("container", self._name + PREVIOUS):
             # only a container that was never verified stands beside .previous
             self._discard(self._name)
@@ -168,12 +172,28 @@ class Rollout:
             self._discard(self._name + suffix)
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _create(self, spec: Spec, secrets: t.Mapping[str, str]) -> None:
+    def _rehearse(self, wanted: Spec) -> None:
+        """Raise RefusedError for arguments that the engine does not take, while the present container still serves."""
+        current = self._docker.inspect("container", self._name)
+        if current is None or current["State"]["Status"] != "running":
+            return
+        folder = self._secrets_dir(wanted)
+        try:
+            rehearse(self._docker, wanted, self._name + NEXT, folder, ENGINES[wanted["engine"]])
+        except RefusedError:
+            shutil.rmtree(folder, ignore_errors=True)
+            self.instead = {"changed": False}
+            raise
+
+    def _prepare(self, spec: Spec, secrets: t.Mapping[str, str]) -> None:
+        """Write what a container of ``spec`` is given from the host."""
         self._write_secrets(spec, secrets)
         for folder in spec.get("caches", {}).values():
             os.makedirs(folder, exist_ok=True)
             os.chmod(folder, 0o700)
             os.chown(folder, RUN_UID, RUN_UID)
+
+    def _create(self, spec: Spec) -> None:
         rc, out, err = self._docker.attempt(*create_argv(spec, self._name + NEXT, self._secrets_dir(spec)))
         if rc != 0:
             self._discard(self._name + NEXT)

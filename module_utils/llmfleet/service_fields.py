@@ -1,7 +1,7 @@
 """What a service has: its keys, their types, defaults and bounds, and what they mean.
 
-Checked by services; service_schema makes of it the schema for editors. What a key may hold depending on the engine
-stands in engines/.
+Checked by services; service_schema makes of it the schema for editors. Keys about the work of engines are in
+service_options; what a key may hold depending on the engine stands in engines/.
 """
 
 from __future__ import annotations
@@ -10,17 +10,30 @@ import ipaddress
 import typing as t
 from dataclasses import dataclass, field
 
+from ansible.module_utils.llmfleet.service_key import Key
+from ansible.module_utils.llmfleet.service_options import MODEL_KEYS, OPTION_KEYS, Options
+
 LEVELS = ("process", "http", "model", "token", "device")
 """Verification levels in the order they are reached; each includes those before it. `device` is for GPUs only."""
 
 DEVICES = ("auto", "cpu", "gpu")
 STATES = ("started", "stopped", "absent")
+RUNTIMES = ("container", "venv")
+
+TASKS = ("generate", "embed", "rerank", "score", "classify")
+"""What a service is asked for; the first one unless said. Each engine's PATHS say which it can do."""
 
 RESERVED = (".previous", ".next")
 """Ends of names that containers have during a change."""
 
 SECRET_ENV = r"(^|_)(api_?key|token|secret|password)$"  # noqa: S105 - names, no secret
 """Names of variables, in any case, whose values do not belong where `docker inspect` shows them."""
+
+GPU_ENV = (
+    *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
+    *("ZE_AFFINITY_MASK", "MTHREADS_VISIBLE_DEVICES", "MUSA_VISIBLE_DEVICES"),
+)
+"""Variables that choose among GPUs unseen by the plan; `gpus` is the word for it."""
 
 NEEDS_TOKEN = ("answer", "min_tokens_per_second", "max_first_token_seconds")
 """Keys of `verify` that can only be judged by a reply."""
@@ -46,17 +59,19 @@ class Verify:
 
 
 @dataclass(frozen=True)
-class Service:
+class Service(Options):
     """A served model as the inventory describes it; only ``name`` and, to run, ``model`` and ``port`` must be given.
 
     0 and "" mean that the plan or the engine chooses. ``parallel`` is the engine's DEFAULT_PARALLEL unless given.
     """
 
-    name: str
+    name: str = ""
     engine: str = "llama_server"
+    runtime: str = RUNTIMES[0]
     state: str = "started"
     model: str = ""
     model_sha256: str = ""
+    task: str = TASKS[0]
     port: int = 0
     bind: str = "127.0.0.1"
     served_name: str = ""
@@ -64,6 +79,7 @@ class Service:
     parallel: int = 1
     threads: int = 0
     device: str = "auto"
+    gpus: tuple[str, ...] = ()
     gpu_layers: int = 0
     cache_type: str = ""
     gpu_memory_utilization: float = 0.0
@@ -77,43 +93,28 @@ class Service:
     has_api_key: bool = False
 
     @property
+    def more_models(self) -> dict[str, str]:
+        """Return key -> reference of the models beside ``model`` that it needs."""
+        return {key: getattr(self, key) for key in MODEL_KEYS[1:] if getattr(self, key)}
+
+    @property
     def public(self) -> bool:
         """Whether other machines can reach the port."""
         return not ipaddress.ip_address(self.bind).is_loopback
 
 
-_ELSEWHERE: t.Mapping[str, t.Any] = {"api_key": "", "args": [], "env": {}, "verify": {}}
+_ELSEWHERE: t.Mapping[str, t.Any] = {
+    **{"name": None, "api_key": ""},
+    **{"gpus": [], "lora": [], "args": []},
+    **{"env": {}, "verify": {}},
+}
 """Defaults of the keys that a Service holds in another form."""
 
 
 def default_of(name: str, holder: type[Service] | type[Verify]) -> t.Any:
-    """Return what a key is when it is left out, as YAML would say it; None for the name, which has to be given."""
+    """Return what a key is when it is left out, as YAML would say it; None where there is no word for it."""
     default = _ELSEWHERE[name] if name in _ELSEWHERE else getattr(holder, name, None)
     return int(default) if isinstance(default, float) and default.is_integer() else default
-
-
-@dataclass(frozen=True)
-class Key:
-    """What one key may hold. The value that it has when it is left out is allowed always, whatever the bounds say.
-
-    ``about`` is Markdown for those who write it: a sentence or two, with units and what 0 or an empty text means.
-    """
-
-    kind: t.Any
-    words: str
-    """The type, in a sentence."""
-    about: str
-    choices: tuple[str, ...] = ()
-    minimum: int | None = None
-    maximum: int | None = None
-    hint: str = ""
-    """What to say to a number out of bounds beside the bounds."""
-    pattern: str = ""
-    """Of the whole text, in what the regular expressions of Python and ECMAScript have in common."""
-    must: str = ""
-    """What is said of a text that does not match."""
-    secret: bool = False
-    """Whether no message may show the value."""
 
 
 KEYS: t.Mapping[str, Key] = {
@@ -126,6 +127,12 @@ KEYS: t.Mapping[str, Key] = {
         "letter or digit",
     ),
     "engine": Key(str, "a string", "What serves the model."),
+    "runtime": Key(
+        str,
+        "a string",
+        "What it runs in: a `container`, or for vllm on hosts without containers a `venv`: docs/venv.md.",
+        choices=RUNTIMES,
+    ),
     "state": Key(
         str,
         "a string",
@@ -144,6 +151,13 @@ KEYS: t.Mapping[str, Key] = {
         "sha256 of the model file; a file that differs is refused.",
         pattern=r"[0-9a-f]{64}",
         must="must be 64 lower-case hexadecimal digits",
+    ),
+    "task": Key(
+        str,
+        "a string",
+        "What the model is asked for: `generate` text, `embed` texts as vectors, `rerank` documents, `score` pairs of "
+        "texts or `classify` them (the last two: vllm only).",
+        choices=TASKS,
     ),
     "port": Key(int, "an integer", "TCP port on the host.", minimum=1, maximum=65535),
     "bind": Key(
@@ -175,6 +189,11 @@ KEYS: t.Mapping[str, Key] = {
     "device": Key(
         str, "a string", "Where to compute; `auto`: on the GPU when the image is one for GPUs.", choices=DEVICES
     ),
+    "gpus": Key(
+        list,
+        "a list of GPUs",
+        "GPUs of the host to use, by number, UUID or PCI address, such as `[0, 1]`; empty: all that can be used.",
+    ),
     "gpu_layers": Key(
         int,
         "an integer",
@@ -195,6 +214,7 @@ KEYS: t.Mapping[str, Key] = {
     ),
     "tensor_parallel": Key(int, "an integer (GPUs)", "vllm: GPUs that share each layer; 0: chosen for it.", minimum=0),
     "dtype": Key(str, "a string", "vllm: type to compute in, such as `bfloat16`; empty: that of the model."),
+    **OPTION_KEYS,
     "memory": Key(
         str,
         "a string such as 8g",

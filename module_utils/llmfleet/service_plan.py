@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import typing as t
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import replace
 
 from ansible.module_utils.llmfleet import model_ref
-from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.errors import BadInput
-from ansible.module_utils.llmfleet.gpus import NVIDIA, VENDOR_TITLES
 from ansible.module_utils.llmfleet.memory.shape import shape_from
-from ansible.module_utils.llmfleet.memory_room import MemoryRoom
+from ansible.module_utils.llmfleet.memory.terms import Verdict
+from ansible.module_utils.llmfleet.memory_room import MemoryRoom, gives_up
+from ansible.module_utils.llmfleet.service_device import Device, device_of
 from ansible.module_utils.llmfleet.services import Service
 
 Data = dict[str, t.Any]
-
-VENDORS_OF: t.Mapping[str, tuple[str, ...]] = {
-    "cpu": (),
-    "cuda": (NVIDIA,),
-    "rocm": ("amd",),
-    "musa": ("moore_threads",),
-    "intel": ("intel",),
-    "vulkan": (NVIDIA, "amd", "intel"),
-    # of a given image whose name tells nothing
-    "": (NVIDIA, "amd", "moore_threads", "intel"),
-}
-"""Back-end of an image -> whose GPUs it computes on."""
-
-
-IMAGE_SETTING = {"llama_server": "llama_cpp_image_variant", "vllm": "vllm_image_variant"}
-"""Engine -> the variable that decides whether its image is for GPUs."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """Where a service computes."""
-
-    title: str
-    """As the plan prints it."""
-    access: str
-    """How its container gets the host's GPUs (for llm_service), "" for none."""
-    why: str
-    gpus: tuple[Data, ...] = ()
-    """Those it computes on; none on the CPU."""
 
 
 def plan_service(
@@ -53,7 +22,8 @@ def plan_service(
     """Return one service's row of the plan. Raises BadInput.
 
     ``image``: the plan of its engine's image; ``model``: the row of model_plan; ``memory``: what is left of the host's.
-    ``device`` says where it computes, ``gpus`` (for llm_service) how its container gets the host's GPUs, "" for none;
+    ``device`` says where it computes, ``gpus`` (for llm_service) how its container gets the host's GPUs, "" for none,
+    and ``gpu_ids`` which ones, [] for all;
     ``settings`` are fields that the user left open and the memory plan has filled in. With ``warn`` a model that does
     not fit is planned all the same, and ``warning`` says so.
     """
@@ -63,6 +33,7 @@ def plan_service(
     _check_context(service, model)
     reference = service.image or image["image"]
     device = device_of(service, facts["gpu"], toolkit, image)
+    hint = _one_card(service, model, device, memory)
     settings, memory_why, warning = _memory(service, model, device, memory, warn)
     return {
         **row,
@@ -73,9 +44,10 @@ def plan_service(
         "address": f"{service.bind}:{service.port}",
         "device": device.title,
         "gpus": device.access,
+        "gpu_ids": list(device.ids),
         "settings": settings,
         "warning": warning,
-        "why": "; ".join(filter(None, [_layers(service, device, settings), device.why, memory_why])),
+        "why": "; ".join(filter(None, [_layers(service, device, settings), device.why, memory_why, hint])),
     }
 
 
@@ -96,6 +68,31 @@ def _layers(service: Service, device: Device, settings: Data) -> str:
         return ""
     layers = service.gpu_layers or settings.get("gpu_layers")
     return f"{layers} layers on the GPU, the others on the CPU" if layers else "all layers"
+
+
+def _one_card(service: Service, model: Data, device: Device, memory: MemoryRoom) -> str:
+    """Return a hint where a service spreads over several GPUs what one of them holds as well; "" elsewhere.
+
+    Parts of a layer, or layers one after the other, have to wait for what the others computed.
+    """
+    split = service.tensor_split or service.split_mode or {"-dev", "--device"} & set(service.args)
+    spreads = service.tensor_parallel > 1 if service.engine == "vllm" else not split
+    if len(device.gpus) < 2 or not spreads or not model.get("shape"):
+        return ""
+    shape = shape_from(model["shape"])
+    together = memory.judge(service, shape, device.gpus)
+    for gpu in device.gpus if together and together.fits else ():
+        alone = memory.judge(replace(service, tensor_parallel=min(1, service.tensor_parallel)), shape, [gpu])
+        if alone and alone.fits and not gives_up(alone, shape) and _same_context(alone, together):
+            return (
+                f"it fits GPU {gpu['index']} alone, and a single card is often faster than several over PCIe "
+                f"(`gpus: [{gpu['index']}]`)"
+            )
+    return ""
+
+
+def _same_context(alone: Verdict, together: Verdict | None) -> bool:
+    return together is not None and alone.settings.get("context_length") == together.settings.get("context_length")
 
 
 def _memory(service: Service, model: Data, device: Device, memory: MemoryRoom, warn: bool) -> tuple[Data, str, str]:
@@ -128,83 +125,3 @@ def runs_with(running: t.Sequence[str], name: str, path: str) -> bool:
         ):
             return bool(path)
     return False
-
-
-def variant_of(reference: str) -> str:
-    """Return the back-end that the tag of an image names (server-cuda13, cuda-0123456789ab), "" when it names none."""
-    repository, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
-    for word in re.split(r"[^a-z0-9]+", tag.lower()):
-        name = re.sub(r"\d+$", "", word)
-        if name and (name in VENDORS_OF or name == "sycl"):
-            return "intel" if name == "sycl" else name
-    # vLLM's own: those for other devices have another name
-    return "cuda" if repository == "vllm-openai" else ""
-
-
-def device_of(service: Service, gpu: Data, toolkit: Data, image: Data) -> Device:
-    """Return where the service computes; ``gpu`` of host_info, the plans of toolkit and image. Raises BadInput."""
-    where = f"service {service.name}"
-    if image.get("action") == "refuse" and not service.image:
-        # the plan of the image says what is wrong already
-        return Device("", "", image["why"])
-    variant = variant_of(service.image) if service.image else image.get("variant") or "cpu"
-    gpus = [one for one in gpu["gpus"] if one["vendor"] in VENDORS_OF[variant] and _runs(one)]
-    # nothing is known of a given image that its tag does not tell, so only the user can say that it is for GPUs
-    wanted = service.device == "gpu" or (service.device == "auto" and variant not in ("", "cpu"))
-    if not wanted:
-        if service.verify.level == "device":
-            why = _why_cpu(gpu, image)
-            raise BadInput(f"{where}: `verify.level: device` is about GPUs, and it would run on the CPU: {why}")
-        if service.device == "auto":
-            said = "the image given names no GPU back-end (`device: gpu` if it has one)" if service.image else ""
-            return Device("CPU", "", _why_cpu(gpu, image, said))
-        # it does not start without the libraries of the driver, which come with the GPUs
-        access = _access(gpus, toolkit) if gpus and variant not in ("", "cpu") else ""
-        return Device("CPU", access, "`device` is cpu")
-    if variant == "cpu":
-        named = service.image or image["image"]
-        raise BadInput(
-            f"{where}: `device` is gpu, but the image {named} is for the CPU ({_why_cpu(gpu, image)}); set "
-            f"{IMAGE_SETTING[service.engine]}, or name an image for this GPU in `image`"
-        )
-    if not gpus:
-        raise BadInput(
-            f"{where}: its image is for {_titles(variant)} GPUs, and this host has none that can be used "
-            f"({gpu['reason']}); mend that, or {_way_out(service)}"
-        )
-    if gpus[0]["vendor"] == NVIDIA and toolkit.get("state") == "absent":
-        raise BadInput(
-            f"{where}: containers get no GPU while nvidia_container_toolkit_state is absent; set it to present, or "
-            f"{_way_out(service)}"
-        )
-    ENGINES[service.engine].OFFLOAD.gpu_argv(service)
-    count = Counter(one["name"] for one in gpus)
-    names = ", ".join(name if number == 1 else f"{number}x {name}" for name, number in count.items())
-    return Device(f"GPU: {names}", _access(gpus, toolkit), gpu["reason"], tuple(gpus))
-
-
-def _runs(gpu: Data) -> bool:
-    """Whether containers can use ``gpu``: of NVIDIA's nvidia-smi must have listed it, others need their driver."""
-    return bool(gpu["usable"] if gpu["vendor"] == NVIDIA else gpu["driver_loaded"])
-
-
-def _access(gpus: t.Sequence[Data], toolkit: Data) -> str:
-    vendor = str(gpus[0]["vendor"])
-    return "nvidia_cdi" if vendor == NVIDIA and toolkit.get("cdi") else vendor
-
-
-def _titles(variant: str) -> str:
-    return " or ".join(VENDOR_TITLES[vendor] for vendor in VENDORS_OF[variant])
-
-
-def _way_out(service: Service) -> str:
-    if service.image:
-        return "name an image for the CPU and set `device: cpu`"
-    return f"set {IMAGE_SETTING[service.engine]}: cpu and leave `device` out"
-
-
-def _why_cpu(gpu: Data, image: Data, said: str = "") -> str:
-    """Return why a service computes on the CPU: no GPU there, or else what chose the image."""
-    if gpu["verdict"] != "gpu":
-        return str(gpu["reason"])
-    return f"{gpu['reason']}; {said or image.get('variant_why') or 'the image is for the CPU'}"

@@ -13,6 +13,7 @@ import typing as t
 
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.service_fields import (
+    GPU_ENV,
     KEYS,
     LEVELS,
     NEEDS_TOKEN,
@@ -24,10 +25,14 @@ from ansible.module_utils.llmfleet.service_fields import (
     Verify,
     default_of,
 )
+from ansible.module_utils.llmfleet.service_options import MODEL_KEYS, NEEDS
 
 Schema = dict[str, t.Any]
 
-_TYPES: t.Mapping[t.Any, str] = {str: "string", int: "integer", (int, float): "number", list: "array", dict: "object"}
+_TYPES: t.Mapping[t.Any, str] = {
+    **{str: "string", bool: "boolean", list: "array", dict: "object"},
+    **{int: "integer", (int, float): "number"},
+}
 _TEMPLATE = r"\{[{%]"
 _END = r"(?![\s\S])"
 """The end of a text; for Python `$` is also before a last line feed."""
@@ -81,6 +86,7 @@ def _service() -> Schema:
     properties["name"]["pattern"] = f"^(?!.*(?:{ends})$)(?:{KEYS['name'].pattern})$|{_TEMPLATE}"
     properties["name"].update(type="string", minLength=1)
     properties["bind"]["examples"] = [Service.bind, "0.0.0.0"]  # noqa: S104 - an example
+    properties["gpus"]["items"] = {"type": ["integer", "string"]}
     properties["args"]["items"] = {"type": "string"}
     properties["env"]["additionalProperties"] = {"type": "string"}
     properties["env"]["propertyNames"] = _not(
@@ -107,19 +113,22 @@ def _key(name: str, key: Key, default: t.Any) -> Schema:
     kind = _TYPES[key.kind]
     found: Schema = {"title": _title(name), "description": key.about}
     found["type"] = ["string", "null"] if kind == "string" else [kind, "string", "null"]
-    if default is not None and (not key.minimum or default >= key.minimum):
+    if default is not None and (key.minimum is None or isinstance(default, list) or default >= key.minimum):
         found["default"] = default
     if kind != "string":
         found.update(_template(key.words))
     if key.choices:
         found.update(_one_of((default, *(word for word in key.choices if word != default))))
     if key.pattern:
-        found["pattern"] = f"^(?:{key.pattern})$|^$|{_TEMPLATE}"
-        found["patternErrorMessage"] = f"It {key.must}."
+        pattern = {"patternErrorMessage": f"It {key.must}.", "pattern": f"^(?:{key.pattern})$|{_TEMPLATE}"}
+        if kind == "array":
+            found["items"] = {"type": "string", **pattern}
+        else:
+            found.update(pattern, pattern=f"^(?:{key.pattern})$|^$|{_TEMPLATE}")
     if key.minimum is not None:
-        found["minimum"] = min(key.minimum, default)
+        found["minimum"] = key.minimum if default is None else min(key.minimum, default)
     if key.maximum is not None:
-        found["maximum"] = max(key.maximum, default)
+        found["maximum"] = key.maximum if default is None else max(key.maximum, default)
     return found
 
 
@@ -144,12 +153,18 @@ def _rules() -> dict[str, Schema]:
             "then": {
                 "properties": {
                     "gpu_layers": _one_of((0,), "It contradicts `device: cpu`."),
+                    "gpus": {"maxItems": 0, "errorMessage": "It contradicts `device: cpu`."},
                     "verify": {
                         "properties": {"level": _not(f"device{_END}", "This is about GPUs, and `device` is cpu.")}
                     },
                 }
             },
         },
+        "venv": {
+            "if": {"required": ["runtime"], "properties": {"runtime": {"const": "venv"}}},
+            "then": {"properties": {"image": _one_of(("",), "It contradicts `runtime: venv`.")}},
+        },
+        **{f"needs_{name}": _need(name, *need) for name, need in NEEDS.items()},
         "level": {
             "if": {
                 "required": ["verify"],
@@ -157,6 +172,16 @@ def _rules() -> dict[str, Schema]:
             },
             "then": {"properties": {"verify": {"properties": nothing}}},
         },
+    }
+
+
+def _need(name: str, other: str, why: str) -> Schema:
+    """Return that ``other`` is given wherever ``name`` is."""
+    said = {"not": _one_of((default_of(name, Service),))}
+    needed = {"not": {"enum": [default_of(other, Service), None]}}
+    return {
+        "if": {"required": [name], "properties": {name: said}},
+        "then": {"required": [other], "properties": {other: {**needed, "errorMessage": f"`{name}`: {why}."}}},
     }
 
 
@@ -170,18 +195,27 @@ def _engine_rule(name: str) -> Schema:
         key: _one_of((default_of(key, Service),), f"Engine {name} does not know it: {why}.")
         for key, why in engine.REFUSED_FIELDS.items()
     }
-    words = {"cache_type": engine.CACHE_TYPES, "dtype": engine.DTYPES}
+    chosen = {key: _one_of(("", *choices)) for key, choices in engine.CHOICES.items() if key not in refused}
+    unknown = {
+        key: _not(f"(?:{_words(words)}){_END}", f"{'; '.join(sorted(set(words.values())))}.")
+        for key, words in engine.REFUSED_WORDS.items()
+        if key not in engine.CHOICES
+    }
+    env = {**engine.OWNED_ENV, **dict.fromkeys(GPU_ENV, "gpus")}
     unfit = _not(f"(?:{_any_case(engine.REFUSED_MODELS)}){_END}", f"{engine.REFUSED_MODELS_WHY}.")
     return {
         "if": said,
         "then": {
             "properties": {
-                "model": unfit,
+                **dict.fromkeys(MODEL_KEYS, unfit),
+                "task": _one_of(tuple(engine.PATHS)),
+                **({} if name == "vllm" else {"runtime": _one_of((Service.runtime,), "Only vllm runs without a container.")}),
                 "parallel": {"default": engine.DEFAULT_PARALLEL},
-                **{key: _one_of(("", *choices)) for key, choices in words.items() if key not in refused},
+                **chosen,
+                **unknown,
                 **refused,
                 "args": {"items": {"allOf": _flags(engine)}},
-                "env": {"propertyNames": {"allOf": _owned(engine.OWNED_ENV, _END)}},
+                "env": {"propertyNames": {"allOf": [*_owned(env, _END), *_refused(engine.REFUSED_ENV, _END)]}},
             }
         },
     }
@@ -189,10 +223,14 @@ def _engine_rule(name: str) -> Schema:
 
 def _flags(engine: t.Any) -> list[Schema]:
     end = r"(?![^=])"
-    reasons = sorted(set(engine.REFUSED_FLAGS.values()))
-    flags = {why: [flag for flag, said in engine.REFUSED_FLAGS.items() if said == why] for why in reasons}
-    refused = [_not(f"(?:{_words(flags[why])}){end}", f"It may not be given here: {why}.") for why in reasons]
-    return [*_owned(engine.OWNED_FLAGS, end), *refused]
+    return [*_owned(engine.OWNED_FLAGS, end), *_refused(engine.REFUSED_FLAGS, end)]
+
+
+def _refused(words: t.Mapping[str, str], end: str) -> list[Schema]:
+    """Return one refusal for each reason in ``words``."""
+    reasons = sorted(set(words.values()))
+    said = {why: [word for word, reason in words.items() if reason == why] for why in reasons}
+    return [_not(f"(?:{_words(said[why])}){end}", f"It may not be given here: {why}.") for why in reasons]
 
 
 def _owned(owned: t.Mapping[str, str], end: str) -> list[Schema]:
@@ -202,8 +240,15 @@ def _owned(owned: t.Mapping[str, str], end: str) -> list[Schema]:
 
 
 def _words(words: t.Iterable[str]) -> str:
-    """Return an expression for the words; re.escape would escape `-`, which not every dialect allows."""
-    return "|".join(re.sub(r"[.^$*+?{}\[\]\\|()]", r"\\\g<0>", word) for word in words)
+    """Return an expression for the words; re.escape would escape `-`, which not every dialect allows.
+
+    Engines read `_` in long flags as `-`, and what follows a point as a member of what the flag takes.
+    """
+    said = []
+    for word in words:
+        text = re.sub(r"[.^$*+?{}\[\]\\|()]", r"\\\g<0>", word)
+        said.append(f"--{text[2:].replace('-', '[-_]')}(?:[.][^=]*)?" if word.startswith("--") else text)
+    return "|".join(said)
 
 
 def _not(pattern: str, why: str) -> Schema:
@@ -211,7 +256,7 @@ def _not(pattern: str, why: str) -> Schema:
 
 
 def _one_of(values: t.Sequence[t.Any], why: str = "") -> Schema:
-    said = {"enum": [*values, None], **({"errorMessage": why} if why else {})}
+    said = {"enum": [*(value for value in values if value is not None), None], **({"errorMessage": why} if why else {})}
     return {"anyOf": [said, {"type": "string", "pattern": _TEMPLATE}]}
 
 

@@ -13,6 +13,7 @@ import typing as t
 from ansible.module_utils.llmfleet.constants import LABEL_SERVICE, LABEL_SPEC, RUN_UID
 from ansible.module_utils.llmfleet.docker_cli import bind_mount
 from ansible.module_utils.llmfleet.engines.base import SECRETS_DIR, Launch
+from ansible.module_utils.llmfleet.gpu_access import docker_words
 from ansible.module_utils.llmfleet.services import Service
 
 Spec = dict[str, t.Any]
@@ -20,17 +21,6 @@ Spec = dict[str, t.Any]
 LOG_OPTIONS = {"max-size": "50m", "max-file": "3"}
 STOP_SECONDS = 30
 CACHES = "/var/lib/llmfleet/cache"
-
-GPU_ACCESS: t.Mapping[str, tuple[str, ...]] = {
-    "nvidia": ("--gpus", "all"),
-    "nvidia_cdi": ("--device", "nvidia.com/gpu=all"),
-    "amd": ("--device", "/dev/kfd", "--device", "/dev/dri"),
-    "intel": ("--device", "/dev/dri"),
-    # its container runtime is the engine's default one and gives GPUs to who asks by this variable
-    "moore_threads": ("--env", "MTHREADS_VISIBLE_DEVICES=all"),
-}
-"""How a container gets the host's GPUs: by the NVIDIA toolkit's hook or device list, or as device nodes. The ways of
-vendors other than NVIDIA follow their documentation and were not tried."""
 
 
 def digest(secret: str, salt: str) -> str:
@@ -47,22 +37,25 @@ def build(
     model_fingerprint: str,
     salt: str,
     gpus: str = "",
+    gpu_ids: t.Sequence[str] = (),
     groups: t.Sequence[int] = (),
     caches: str = CACHES,
 ) -> Spec:
     """Return the specification of the container that serves ``service``.
 
     ``salt`` is that of the container it will be compared with, so that an unchanged secret has an unchanged digest.
-    ``gpus`` is a key of GPU_ACCESS, "" for none, ``groups`` the ids of the groups that own the device nodes, ``caches``
-    the folder on the host with what engines keep between containers. What a container does without has no key, so that
-    what was stored before there was such a thing stays equal.
+    ``gpus`` is one of gpu_access.WAYS, "" for none, ``gpu_ids`` which GPUs (empty: all), ``groups`` the ids of the
+    groups that own the device nodes, ``caches`` the folder on the host with what engines keep between containers. What
+    a container does without has no key, so that what was stored before there was such a thing stays equal.
     """
-    gpu: Spec = {"gpus": gpus, "groups": [str(group) for group in groups]}
+    gpu: Spec = {"gpus": gpus, "gpu_ids": list(gpu_ids), "groups": [str(group) for group in groups]}
+    task = {} if service.task == Service.task else {"task": service.task}
     host = f"[{service.bind}]" if ":" in service.bind else service.bind
     return {
         "name": service.name,
         "engine": service.engine,
         "served_name": service.served_name,
+        **task,
         "image": image,
         "image_id": image_id,
         "argv": list(launch.argv),
@@ -157,14 +150,15 @@ def create_argv(spec: Spec, container: str, secrets_dir: str) -> list[str]:
         *("--log-driver", "json-file"),
         # verification probes from outside; a probe baked into an image asks a fixed port and would report unhealthy
         "--no-healthcheck",
-        *("--publish", spec["publish"]),
+        # a rehearsal (see rehearsal.py) serves nobody
+        *(("--publish", spec["publish"]) if spec["publish"] else ("--network", "none")),
     ]
     for key, value in LOG_OPTIONS.items():
         argv += ["--log-opt", f"{key}={value}"]
     if spec["memory"]:
         # equal limits: no swap, so a model that does not fit fails at once instead of crawling
         argv += ["--memory", spec["memory"], "--memory-swap", spec["memory"]]
-    argv += GPU_ACCESS[spec["gpus"]] if "gpus" in spec else ()
+    argv += docker_words(spec["gpus"], spec.get("gpu_ids", ())) if "gpus" in spec else []
     for group in spec.get("groups", ()):
         argv += ["--group-add", group]
     argv += ["--shm-size", f"{spec['shm_mib']}m"] if "shm_mib" in spec else []

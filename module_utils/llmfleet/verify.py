@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import time
 import typing as t
 from dataclasses import asdict, dataclass, field
 
-from ansible.module_utils.llmfleet.http_client import Endpoint, RefusedError
+from ansible.module_utils.llmfleet import api_calls
+from ansible.module_utils.llmfleet.api_calls import FailedError, NotYetError
+from ansible.module_utils.llmfleet.http_client import Endpoint
 from ansible.module_utils.llmfleet.services import LEVELS, Verify
+
+__all__ = ["FailedError", "NotYetError", "Report", "advance"]
 
 
 @dataclass
@@ -19,6 +21,9 @@ class Report:
     levels: dict[str, float] = field(default_factory=dict)
     """Level -> seconds from the beginning of the verification until it was reached."""
     reply: str | None = None
+    """What it said to the prompt; of a service that writes no text, None."""
+    proof: str | None = None
+    """What a service that writes no text answered, in words."""
     completion_tokens: int | None = None
     first_token_seconds: float | None = None
     tokens_per_second: float | None = None
@@ -30,94 +35,36 @@ class Report:
         return asdict(self)
 
 
-class NotYetError(Exception):
-    """The endpoint is not ready, but may become so."""
-
-
-class FailedError(Exception):
-    """The endpoint answered, and the answer proves that it will not do."""
-
-
-def _get(endpoint: Endpoint, path: str) -> str:
-    try:
-        status, body = endpoint.get(path, timeout=5)
-    except (OSError, http.client.HTTPException) as error:
-        raise NotYetError(f"{endpoint.url}{path} does not answer: {error}") from None
-    if status in (401, 403):
-        raise FailedError(f"{endpoint.url}{path} refuses the API key (HTTP {status})")
-    if status == 503:
-        raise NotYetError(f"{endpoint.url}{path} says HTTP 503: {body.strip()[:200]}")
-    if status != 200:
-        raise FailedError(f"{endpoint.url}{path} says HTTP {status}: {body.strip()[:200]}")
-    return body
-
-
-def check_http(endpoint: Endpoint, health_path: str) -> None:
-    """Level http: the health path answers 200."""
-    _get(endpoint, health_path)
-
-
-def check_model(endpoint: Endpoint, served_name: str) -> None:
-    """Level model: /v1/models lists ``served_name``."""
-    body = _get(endpoint, "/v1/models")
-    try:
-        listed = [model["id"] for model in json.loads(body)["data"]]
-    except (ValueError, KeyError, TypeError):
-        raise FailedError(f"{endpoint.url}/v1/models is not a model list: {body.strip()[:200]}") from None
-    if served_name not in listed:
-        raise FailedError(f"{endpoint.url} serves {', '.join(listed) or 'no model'}, not {served_name}")
-
-
 def check_token(endpoint: Endpoint, served_name: str, verify: Verify, report: Report) -> None:
-    """Level token: a real prompt is answered with at least one token; fills reply, first token time and speed.
+    """Level token of a service that writes: a real prompt is answered with at least one token."""
+    reply = api_calls.chat_stream(endpoint, served_name, verify.prompt, verify.max_tokens)
+    report.reply = reply.text
+    report.completion_tokens = reply.tokens
+    report.first_token_seconds = reply.first_token_seconds
+    report.tokens_per_second = reply.tokens_per_second
 
-    Speed is what the server reports for itself (``timings.predicted_per_second``, llama-server) or else the
-    tokens after the first one over the time they took.
-    """
-    payload = {
-        "model": served_name,
-        "messages": [{"role": "user", "content": verify.prompt}],
-        "max_tokens": verify.max_tokens,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    begun = time.monotonic()
-    first = last = None
-    pieces: list[str] = []
-    tokens = 0
-    speed = None
-    try:
-        for moment, event in endpoint.events("/v1/chat/completions", payload):
-            if "error" in event:
-                raise FailedError(f"{endpoint.url} failed while answering: {event['error']}")
-            for choice in event.get("choices", ()):
-                delta = choice.get("delta", {})
-                text = delta.get("content") or delta.get("reasoning_content") or ""
-                if text:
-                    first, last = first or moment, moment
-                    pieces.append(text)
-            tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
-            speed = (event.get("timings") or {}).get("predicted_per_second", speed)
-    except RefusedError as error:
-        if error.status == 503:
-            raise NotYetError(f"{endpoint.url} is still loading") from None
-        raise FailedError(f"{endpoint.url} refuses a chat completion: {error}") from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise NotYetError(f"{endpoint.url} broke off while answering: {error}") from None
-    tokens = tokens or len(pieces)
-    if first is None or last is None or tokens < 1:
-        raise FailedError(f"{endpoint.url} answered the prompt without a single token")
-    report.reply = "".join(pieces)
-    report.completion_tokens = tokens
-    report.first_token_seconds = round(first - begun, 4)
-    if speed is None and last > first:
-        speed = (tokens - 1) / (last - first)
-    report.tokens_per_second = None if speed is None else round(speed, 1)
+
+def check_task(endpoint: Endpoint, served_name: str, task: str, verify: Verify, report: Report) -> None:
+    """Level token of any service: it does what it is for."""
+    if task == "generate":
+        check_token(endpoint, served_name, verify, report)
+    elif task == "embed":
+        vector = api_calls.embed(endpoint, served_name)[0]
+        report.proof = f"vectors of {len(vector)} numbers"
+    elif task == "classify":
+        classes = api_calls.classify(endpoint, served_name)[0]
+        report.proof = f"probabilities of {len(classes)} classes"
+    else:
+        order = api_calls.rerank if task == "rerank" else api_calls.score
+        scores = order(endpoint, served_name, verify.prompt)
+        report.proof = f"scores of {len(scores)} documents, {min(scores):.3g} to {max(scores):.3g}"
 
 
 def check_bounds(verify: Verify, report: Report) -> list[str]:
     """Return the further levels (speed, answer) that were asked for and hold; raises FailedError otherwise."""
-    reached = []
+    reached: list[str] = []
+    if report.reply is None and (verify.answer or verify.min_tokens_per_second or verify.max_first_token_seconds):
+        raise FailedError("a speed or an answer in words is asked of a service that writes no text")
     if verify.min_tokens_per_second or verify.max_first_token_seconds:
         if verify.min_tokens_per_second and (report.tokens_per_second or 0) < verify.min_tokens_per_second:
             raise FailedError(
@@ -142,19 +89,21 @@ def advance(
     report: Report,
     begun: float,
     check_device: t.Callable[[], str] | None = None,
+    task: str = "generate",
 ) -> None:
     """Climb from the highest level in ``report`` to the goal of ``verify``; raises NotYetError or FailedError.
 
-    ``check_device`` returns what proves level device, None where nothing is to run on a GPU; it may raise DeviceError.
+    ``task`` is what the service is for; ``check_device`` returns what proves level device, None where nothing is to run
+    on a GPU; it may raise DeviceError.
     """
 
     def device() -> None:
         report.device = check_device() if check_device else None
 
-    steps: dict[str, t.Callable[[], None]] = {
-        "http": lambda: check_http(endpoint, health_path),
-        "model": lambda: check_model(endpoint, served_name),
-        "token": lambda: check_token(endpoint, served_name, verify, report),
+    steps: dict[str, t.Callable[[], object]] = {
+        "http": lambda: api_calls.get(endpoint, health_path),
+        "model": lambda: api_calls.check_model(endpoint, served_name),
+        "token": lambda: check_task(endpoint, served_name, task, verify, report),
         "device": device,
     }
     goal = verify.goal(on_gpu=check_device is not None)

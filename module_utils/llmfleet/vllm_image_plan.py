@@ -25,7 +25,8 @@ def need(raw_services: t.Any, facts: Data, host: str, variant: str = AUTO, tag: 
 
     ``facts`` are those of host_info; ``variant`` and ``tag`` what the inventory asks for (auto and "" choose).
     """
-    own = [one for one in parse_all(raw_services) if one.engine == ENGINE and one.state == "started" and not one.image]
+    started = [one for one in parse_all(raw_services) if one.engine == ENGINE and one.state == "started"]
+    own = [one for one in started if not one.image and one.runtime == "container"]
     found: Data = {"needed": bool(own), "variant": "", "tag": "", "why": "", "problems": [], "warnings": []}
     if not own:
         return {**found, "why": "no service of this host uses vLLM's image"}
@@ -33,7 +34,7 @@ def need(raw_services: t.Any, facts: Data, host: str, variant: str = AUTO, tag: 
         architecture = cpu_level.architecture(facts["platform"]["architecture"])
         found["variant"], found["why"] = _variant(own, facts["gpu"], variant)
         if found["variant"] == CPU:
-            vllm_recipe.check(VllmRequest(architecture))
+            VllmRequest(architecture).check()
             return found
         verdict = published.vllm(row_of(host, architecture, facts["gpu"]))
         if tag:

@@ -12,23 +12,26 @@ import re
 import typing as t
 from dataclasses import dataclass
 
-from ansible.module_utils.llmfleet.base_image import BOOTSTRAPPED, DEFAULT_BASE
+from ansible.module_utils.llmfleet.base_image import DEFAULT_BASE, new_enough
 from ansible.module_utils.llmfleet.constants import LABEL_VARIANT, RUN_UID
 from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.image_template import PYTHON_FOLDER, SITE_FOLDER, TOOLS_FOLDER, TRIPLETS
-from ansible.module_utils.llmfleet.vllm_pins import TORCH, VLLM, requirements
+from ansible.module_utils.llmfleet.packaged.base import LABEL_VERSION, STAGE, mounts
+from ansible.module_utils.llmfleet.vllm_pins import PINS, TORCH, VLLM, requirements
 
 REPOSITORY = "llmfleet/vllm"
 LABEL_KEY = "io.llmfleet.vllm-key"
 """Image label: the identity of what the image was made from."""
-LABEL_VERSION = "org.opencontainers.image.version"
-STAGE = "io.llmfleet.stage"
 
 TOO_OLD = ("bullseye", "buster", "bionic", "focal", "jammy")
 """Releases whose Python is older than the 3.11 that vLLM asks for."""
 
 ROOT = "/opt/vllm"
-_SITE = ("apt.conf", "sources.list", "ca.crt", "pip.conf")
+_BINDS = (
+    (f"{TOOLS_FOLDER}/vllm.sh", "/run/vllm.sh"),
+    (f"{TOOLS_FOLDER}/requirements.txt", "/run/requirements.txt"),
+    (PYTHON_FOLDER, "/run/python-wheels"),
+)
 
 SCRIPT = """\
 #!/bin/sh
@@ -94,6 +97,14 @@ class VllmRequest:
     architecture: str = "amd64"
     base_asked: str = ""
 
+    title: t.ClassVar[str] = "vLLM"
+    what: t.ClassVar[str] = f"vLLM {VLLM} with torch {TORCH}"
+    slug: t.ClassVar[str] = "vllm"
+    repository: t.ClassVar[str] = REPOSITORY
+    needs_room: t.ClassVar[bool] = True
+    packages: t.ClassVar[t.Mapping[str, str]] = PINS
+    trial: t.ClassVar[tuple[str, ...]] = ("vllm", "--version")
+
     def key(self) -> str:
         """Return the identity of what the image is made from: 12 hexadecimal digits."""
         asked = {
@@ -119,54 +130,27 @@ class VllmRequest:
         }
 
 
-def check(request: VllmRequest) -> None:
-    """Raise BadInput for what cannot be built."""
-    if request.architecture not in TRIPLETS:
-        raise BadInput(f"vLLM has no packages for {request.architecture}; serve with llama_server there.")
-    if request.base_asked.partition(":")[2] in TOO_OLD:
-        raise BadInput(
-            f"base {request.base_asked} has a Python older than 3.11, which vLLM needs; take {DEFAULT_BASE} or newer."
-        )
+    def check(self) -> None:
+        """Raise BadInput for what cannot be built."""
+        if self.architecture not in TRIPLETS:
+            raise BadInput(f"vLLM has no packages for {self.architecture}; serve with llama_server there.")
+        if self.base_asked.partition(":")[2] in TOO_OLD:
+            raise BadInput(
+                f"base {self.base_asked} has a Python older than 3.11, which vLLM needs; take {DEFAULT_BASE} or newer."
+            )
 
+    def base_of(self, host_base: str) -> str:
+        """Return the distribution to build on: asked for, or the host's own where its Python is new enough."""
+        return self.base_asked or new_enough(host_base, TOO_OLD)
 
-def base_of(request: VllmRequest, host_base: str) -> str:
-    """Return the distribution to build on: asked for, or the host's own where its Python is new enough."""
-    known = host_base.partition(":")[0] in BOOTSTRAPPED and host_base.partition(":")[2] not in TOO_OLD
-    return request.base_asked or (host_base if known else DEFAULT_BASE)
+    def dockerfile(self, distribution: str, buildkit: bool) -> str:
+        """Return the Dockerfile for BuildKit or for the legacy builder."""
+        preload = [f"/usr/lib/{TRIPLETS[self.architecture]}/libtcmalloc_minimal.so.4"]
+        preload += [f"{ROOT}/lib/libiomp5.so"] if self.architecture == "amd64" else []
+        marks = {"version": VLLM, "preload": ":".join(preload), "mounts": mounts(distribution, _BINDS)}
+        template = (_WITH_BUILDKIT if buildkit else _WITHOUT) + _CONFIG
+        return re.sub(r"@(\w+)@", lambda mark: marks[mark[1]], template)
 
-
-def dockerfile(architecture: str, distribution: str, buildkit: bool) -> str:
-    """Return the Dockerfile for BuildKit or for the legacy builder; ``distribution`` names the cache of packages."""
-    suite = re.sub(r"[^a-z0-9]+", "-", distribution)
-    preload = [f"/usr/lib/{TRIPLETS[architecture]}/libtcmalloc_minimal.so.4"]
-    preload += [f"{ROOT}/lib/libiomp5.so"] if architecture == "amd64" else []
-    marks = {"version": VLLM, "preload": ":".join(preload), "mounts": _mounts(suite)}
-    template = (_WITH_BUILDKIT if buildkit else _WITHOUT) + _CONFIG
-    return re.sub(r"@(\w+)@", lambda mark: marks[mark[1]], template)
-
-
-def _mounts(suite: str) -> str:
-    binds = (
-        (f"{TOOLS_FOLDER}/vllm.sh", "/run/vllm.sh"),
-        (f"{TOOLS_FOLDER}/requirements.txt", "/run/requirements.txt"),
-        (PYTHON_FOLDER, "/run/python-wheels"),
-    )
-    words = [f"--mount=type=secret,id={name},target=/run/llmfleet/{name}" for name in _SITE]
-    words += [f"--mount=type=bind,source={source},target={target}" for source, target in binds]
-    words += [f"--mount=type=cache,id=llmfleet-apt-{suite},target=/var/cache/apt,sharing=locked"]
-    words += ["--mount=type=cache,id=llmfleet-pip,target=/root/.cache/pip"]
-    return "".join(f"{word} " for word in words)
-
-
-def scripts() -> dict[str, str]:
-    """Return the files of the context's tools folder, name -> content."""
-    return {"vllm.sh": SCRIPT, "requirements.txt": requirements()}
-
-
-WHAT = f"vLLM {VLLM} with torch {TORCH}"
-
-
-def present(images: t.Iterable[str], references: t.Sequence[str]) -> str:
-    """Return the first of ``references`` that is among ``images``, "" when none is."""
-    there = set(images)
-    return next((reference for reference in references if reference in there), "")
+    def scripts(self) -> dict[str, str]:
+        """Return the files of the context's tools folder, name -> content."""
+        return {"vllm.sh": SCRIPT, "requirements.txt": requirements()}

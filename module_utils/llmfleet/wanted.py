@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
+import secrets
 import typing as t
 from dataclasses import dataclass, field
 
-from ansible.module_utils.llmfleet import hf_folder, model_file, spec
+from ansible.module_utils.llmfleet import gpu_way, hf_folder, model_file, spec
 from ansible.module_utils.llmfleet.addresses import who_listens
 from ansible.module_utils.llmfleet.constants import LABEL_SERVICE
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.engines.base import Launch, Mount
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
+from ansible.module_utils.llmfleet.gpu_access import NVIDIA_WAYS
 from ansible.module_utils.llmfleet.hub.manifest import SAFETENSORS
 from ansible.module_utils.llmfleet.memory.config_shape import from_config
 from ansible.module_utils.llmfleet.services import Service
@@ -29,24 +30,6 @@ def find_own(docker: Docker, name: str) -> dict[str, t.Any] | None:
             f"or remove that container (docker rm {name})"
         )
     return container
-
-
-def gpu_access(docker: Docker, gpus: str) -> str:
-    """Return by which way of spec.GPU_ACCESS the container gets GPUs: ``gpus``, or what this engine has instead.
-
-    Device lists (CDI) are off in engines before 28.3 unless daemon.json says otherwise; those that have them on name
-    the folders they read. Only the running engine knows: the plan may have been made before it was installed.
-    """
-    if gpus != "nvidia_cdi":
-        return gpus
-    rc, out, _ = docker.attempt("info", "--format", "{{json .CDISpecDirs}}")
-    return gpus if rc == 0 and json.loads(out or "null") else "nvidia"
-
-
-def device_groups(gpus: str) -> list[int]:
-    """Return the groups that own the device nodes which ``gpus`` stands for; other ways need none."""
-    nodes = ["/dev/kfd", *glob.glob("/dev/dri/renderD*")] if gpus in ("amd", "intel") else []
-    return sorted({os.stat(node).st_gid for node in nodes if os.path.exists(node)})
 
 
 @dataclass(frozen=True)
@@ -86,15 +69,19 @@ def resolve(
     image: str,
     model_path: str,
     api_key: str,
-    salt: str,
     foresee: bool,
     gpus: str = "",
+    gpu_ids: t.Sequence[str] = (),
+    gpu_access: str = "auto",
+    before: spec.Spec | None = None,
+    salt: str = "",
     caches: str = spec.CACHES,
 ) -> tuple[spec.Spec, Launch]:
     """Return the wanted specification and how the engine is launched by it; raises LlmfleetError.
 
-    ``gpus``: how containers get the host's GPUs (a key of spec.GPU_ACCESS), "" when this one gets none; ``caches``: the
-    folder with what engines keep between containers.
+    ``gpus``: how containers get the host's GPUs (one of gpu_access.PLANNED), "" when this one gets none; ``gpu_ids``:
+    which, where the service chooses; ``gpu_access``: the way that the user asks for, or `auto`; ``before``: the
+    specification that runs; ``caches``: the folder with what engines keep between containers.
     With ``foresee`` (check mode on a new host) the image and the model may still be missing.
     """
     if not image or not model_path:
@@ -102,6 +89,8 @@ def resolve(
     on_gpu = bool(gpus) and service.device != "cpu"
     if service.device == "gpu" and not gpus:
         raise LlmfleetError(f"service {service.name}: `device` is gpu, but `gpus` does not say how it gets one")
+    if service.gpus and not gpu_ids:
+        raise LlmfleetError(f"service {service.name}: `gpus` chooses GPUs, but `gpu_ids` does not say what they are")
     if service.verify.level == "device" and not on_gpu:
         raise LlmfleetError(f"service {service.name}: `verify.level: device` is about GPUs, and it runs on the CPU")
     found = docker.inspect("image", image)
@@ -117,19 +106,26 @@ def resolve(
             way = "" if there else "; playbooks/models.yml fetches models"
             raise LlmfleetError(f"service {service.name}: model {model_path}: {error}{way}") from None
     launch = engine.launch(service, model_path, model.context, api_key, bool(gpus), **model.more)
-    access = gpu_access(docker, gpus)
+    engine_now = gpu_way.look(docker) if gpus in NVIDIA_WAYS else gpu_way.Engine()
+    try:
+        way = gpu_way.choose(gpus, gpu_access, gpu_ids, engine_now)
+        nodes = gpu_way.nodes_of(gpus, gpu_ids)
+    except LlmfleetError as error:
+        raise LlmfleetError(f"service {service.name}: {error}") from None
     wanted = spec.build(
         service,
         launch,
         image=image,
         image_id=found["Id"] if found else "",
         model_fingerprint=model.fingerprint,
-        salt=salt,
-        gpus=access,
-        groups=device_groups(access),
+        # under the same salt an unchanged secret has an unchanged digest
+        salt=salt or (before or {}).get("salt") or secrets.token_hex(8),
+        gpus=way,
+        gpu_ids=nodes,
+        groups=gpu_way.device_groups(way, nodes),
         caches=caches,
     )
-    return wanted, launch
+    return (gpu_way.kept(wanted, before, engine_now) if gpu_access == "auto" else wanted), launch
 
 
 def check_port(docker: Docker, service: Service, before: spec.Spec | None, wanted: spec.Spec) -> None:

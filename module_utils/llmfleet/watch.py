@@ -7,10 +7,11 @@ import re
 import time
 import typing as t
 
+from ansible.module_utils.llmfleet.container_failures import explain_death, explain_refusal
 from ansible.module_utils.llmfleet.device_check import check_device, planned
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.engines import ENGINES
-from ansible.module_utils.llmfleet.engines.base import DeviceError, Failure, diagnose, phase_of
+from ansible.module_utils.llmfleet.engines.base import DeviceError, diagnose, phase_of
 from ansible.module_utils.llmfleet.http_client import Endpoint
 from ansible.module_utils.llmfleet.services import Verify
 from ansible.module_utils.llmfleet.spec import Spec
@@ -18,56 +19,6 @@ from ansible.module_utils.llmfleet.verify import FailedError, NotYetError, Repor
 
 PROCESS_SECONDS = 2.0
 """How long a container must stay up before the level `process` is believed when nothing else is checked."""
-
-DOCKER_FAILURES = (
-    Failure(
-        r"port is already allocated|address already in use",
-        "the port is taken by another program on this host",
-        "choose another `port`, or stop what listens there (ss -ltnp)",
-    ),
-    Failure(
-        r"unresolvable CDI devices (?P<device>[^\s:]+)",
-        "the engine does not find {device} in its device lists (CDI)",
-        "write the list anew with playbooks/host.yml (nvidia-ctk cdi generate) after the driver is loaded",
-    ),
-    Failure(
-        r"could not select device driver|[Uu]nknown runtime specified",
-        "the engine cannot give GPUs to containers",
-        "install the NVIDIA container toolkit and restart docker (playbooks/host.yml does both)",
-    ),
-    Failure(
-        r"unsatisfied condition: cuda>=(?P<cuda>[\d.]+)",
-        "the NVIDIA driver is too old for the image, which asks for CUDA {cuda}",
-        "install a newer driver, or build the image here (llama_cpp_image_source: build): the plan then chooses a CUDA "
-        "toolkit that this driver carries",
-    ),
-    Failure(
-        r"nvidia-container-cli: (?P<why>.+)",
-        "the NVIDIA container toolkit could not give the GPU to the container: {why}",
-        "check the driver with nvidia-smi on the host, then run playbooks/host.yml",
-    ),
-    Failure(
-        r"gathering device information while adding custom device \"(?P<device>[^\"]+)\"",
-        "{device} does not exist on this host",
-        "check that the GPU's driver is loaded (dmesg), or set `device: cpu`",
-    ),
-    Failure(
-        r"bind source path does not exist: (?P<path>\S+)",
-        "{path} does not exist on the host",
-        "check `model`",
-    ),
-    Failure(r"exec format error", "the image was built for another processor", "use an image built for this host"),
-    Failure(
-        r"no space left on device",
-        "the disk that holds docker's data is full",
-        "free space (docker system df shows what takes it)",
-    ),
-    Failure(
-        r"[Nn]o such image", "the image is not on this host", "run the whole site.yml so that it is built or pulled"
-    ),
-    Failure(r"Minimum memory limit", "`memory` is smaller than docker allows", "raise `memory`"),
-)
-"""What docker itself says when a container cannot be created or started."""
 
 
 class NotReadyError(Exception):
@@ -88,31 +39,20 @@ def log_of(docker: Docker, container: str, lines: int = 400) -> str:
 
 def docker_refused(said: str) -> NotReadyError:
     """Return the error for docker's own refusal ``said`` to create or start a container."""
-    found = diagnose(said, DOCKER_FAILURES)
-    return NotReadyError(
-        found
-        or {
-            "cause": "docker refuses to start the container",
-            "evidence": said.strip()[:300],
-            "fix": "see docker's message",
-        }
-    )
+    return NotReadyError(explain_refusal(said))
 
 
-def explain_death(state: t.Mapping[str, t.Any], log: str, engine: t.Any, memory: str) -> dict[str, str]:
-    """Return {cause, evidence, fix} for a container that ended; ``state`` is inspect's State."""
-    if state.get("OOMKilled"):
-        return {
-            "cause": f"the engine was killed because it used more than its memory limit ({memory or 'of the host'})",
-            "evidence": f"OOMKilled, exit code {state.get('ExitCode')}",
-            "fix": "raise `memory`, use a smaller quantisation, or lower context_length or parallel",
-        }
-    lines = [line for line in log.splitlines() if line.strip()]
-    return diagnose(log, engine.FAILURES) or {
-        "cause": f"the engine ended with exit code {state.get('ExitCode')}",
-        "evidence": lines[-1].strip()[:300] if lines else (state.get("Error") or "it printed nothing"),
-        "fix": "see log_tail in the result",
-    }
+def death_of(docker: Docker, container: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return how ``container``, which its restart policy has started again, ended (ExitCode, OOMKilled).
+
+    Its own state tells nothing of the death any more, docker's events do.
+    """
+    window = ("--since", container["State"]["StartedAt"], "--until", "0s")
+    kinds = ("--filter", "event=die", "--filter", "event=oom", "--filter", f"container={container.get('Id', '')}")
+    _, out, _ = docker.attempt("events", *window, *kinds, "--format", "{{.Action}} {{.Actor.Attributes.exitCode}}")
+    events = [line.split() for line in out.splitlines() if line.split()]
+    codes = [words[1] for words in events if words[0] == "die" and words[-1].isdigit()]
+    return {"OOMKilled": any(words[0] == "oom" for words in events), "ExitCode": int(codes[-1]) if codes else None}
 
 
 def _explain_answer(error: FailedError, log: str, engine: t.Any, report: Report) -> dict[str, str]:
@@ -153,8 +93,8 @@ def wait_ready(docker: Docker, spec: Spec, endpoint: Endpoint, verify: Verify) -
             found["State"]["StartedAt"] != first["State"]["StartedAt"]
         )
         if ended or restarted:
-            log = log_of(docker, container)
-            raise NotReadyError(explain_death(found["State"], log, engine, spec["memory"]), log, report)
+            log, state = log_of(docker, container), found["State"] if ended else death_of(docker, first)
+            raise NotReadyError(explain_death(state, log, engine, spec["memory"]), log, report)
         report.levels.setdefault("process", round(now - begun, 3))
         device = None if layers is None else functools.partial(check_device, docker, found, layers, engine)
         if verify.level == "process" and now - begun >= PROCESS_SECONDS:
@@ -164,7 +104,8 @@ def wait_ready(docker: Docker, spec: Spec, endpoint: Endpoint, verify: Verify) -
                 if device and engine.OFFLOAD.fell_back(seen_log):
                     # on the CPU a big model takes minutes to answer; the verdict stands already
                     device()
-                advance(endpoint, engine.HEALTH_PATH, spec["served_name"], verify, report, begun, device)
+                name, task = spec["served_name"], spec.get("task", "generate")
+                advance(endpoint, engine.HEALTH_PATH, name, verify, report, begun, device, task)
                 return report
         except NotYetError as error:
             not_yet = str(error)

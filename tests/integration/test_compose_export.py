@@ -14,6 +14,7 @@ import pytest
 import tiny_hf
 from ansible.module_utils.llmfleet import spec
 from ansible.module_utils.llmfleet.engines import llama_server, vllm
+from ansible.module_utils.llmfleet.gpu_access import PLANNED
 from ansible.module_utils.llmfleet.services import parse
 from compose_program import compose
 from helpers import docker, free_port, run_module
@@ -176,7 +177,7 @@ def test_the_commands_of_the_template_make_a_key_that_works(made, image, tiny):
 
 
 @pytest.mark.parametrize(
-    ("engine", "gpus"), [(llama_server, gpus) for gpus in spec.GPU_ACCESS if gpus != "nvidia"] + [(vllm, "nvidia")]
+    ("engine", "gpus"), [(llama_server, gpus) for gpus in PLANNED if gpus != "nvidia"] + [(vllm, "nvidia")]
 )
 def test_every_shape_of_a_container_is_created_alike(made, image, engine, gpus):
     """Created only: that needs neither GPUs nor a model that the engine can read."""

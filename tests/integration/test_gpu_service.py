@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.llmfleet.gpu_access import docker_words
 from helpers import docker, free_port, run_module, running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,11 +29,10 @@ args = sys.argv[1:]
 with open({asked!r}, "a") as file:
     print(*args, file=file)
 if args[0] == "create":
-    for pair in (["--gpus", "all"], ["--device", "nvidia.com/gpu=all"]):
-        for at in range(len(args) - 1):
-            if args[at : at + 2] == pair:
+    for flag, begins in (("--gpus", ""), ("--device", "nvidia.com/gpu="), ("--runtime", "nvidia")):
+        for at in reversed(range(len(args) - 1)):
+            if args[at] == flag and args[at + 1].startswith(begins):
                 del args[at : at + 2]
-                break
 elif args[0] == "exec" and LISTED:
     sys.exit(print(LISTED))
 elif args[0] == "info" and CDI:
@@ -71,13 +71,18 @@ def service(request, tmp_path, image, tiny):
     name = f"test-{abs(hash(request.node.nodeid)) % 10**8}"
     port = free_port()
 
-    def run(*, docker_cli="docker", gpus="nvidia", key="", check=False, image=image, **fields):
+    def run(
+        *, docker_cli="docker", gpus="nvidia", gpu_access="auto", chosen=(), key="", check=False, image=image, **fields
+    ):
+        choice = {"gpus": list(chosen)} if chosen else {}
         arguments = {
-            "service": {"name": name, "model": str(tiny), "port": port, "context_length": 512, **fields},
+            "service": {"name": name, "model": str(tiny), "port": port, "context_length": 512, **choice, **fields},
             "api_key": key,
             "image": image,
             "model_path": str(tiny),
             "gpus": gpus,
+            "gpu_ids": list(chosen),
+            "gpu_access": gpu_access,
             "directory": str(tmp_path / "services"),
             "docker_cli": docker_cli,
         }
@@ -163,14 +168,79 @@ def test_a_service_that_lost_its_gpu_is_restarted_once_and_then_named(service, c
     assert "on the CPU" in lost["msg"] or "built for the CPU" in lost["msg"]
 
 
-@pytest.mark.parametrize(("folders", "way"), [("", "--gpus all"), ('["/etc/cdi"]', "--device nvidia.com/gpu=all")])
-def test_device_lists_are_used_where_the_engine_has_them_on(service, client, folders, way):
-    level = {"level": "http"}
-    cli = client(cdi=folders)
-    assert service(docker_cli=cli, gpus="nvidia_cdi", verify=level)["changed"]
-    created = [line for line in client.asked.read_text().splitlines() if line.startswith("create")]
-    assert [way in line for line in created] == [True]
-    assert not service(docker_cli=cli, gpus="nvidia_cdi", verify=level)["changed"]
+def engine_with(*devices: str) -> str:
+    """Return what an engine of 28.5 says that has the toolkit's runtime and found ``devices`` in lists."""
+    found = [{"Source": "cdi", "ID": f"nvidia.com/gpu={name}"} for name in devices]
+    runtimes = {"runc": {}, "nvidia": {}}
+    return json.dumps(
+        {
+            "ServerVersion": "28.5.2",
+            "CDISpecDirs": ["/etc/cdi"],
+            "DiscoveredDevices": found,
+            "Runtimes": runtimes,
+        }
+    )
+
+
+LEVEL = {"level": "http"}
+
+
+def created(client):
+    """Return the containers that were asked for, as arguments of docker."""
+    return [line for line in client.asked.read_text().splitlines() if line.startswith("create")]
+
+
+@pytest.mark.parametrize(
+    ("engine", "more", "way"),
+    [
+        ("", {}, "--gpus all "),
+        (engine_with("all"), {}, "--device nvidia.com/gpu=all "),
+        (engine_with("all"), {"gpu_access": "gpus"}, "--gpus all "),
+        (engine_with(), {"gpu_access": "runtime"}, "--runtime nvidia --env NVIDIA_VISIBLE_DEVICES=all "),
+        (engine_with("all", "GPU-1"), {"chosen": ["GPU-1"]}, "--device nvidia.com/gpu=GPU-1 "),
+        ("", {"chosen": ["GPU-1", "GPU-2"]}, '--gpus "device=GPU-1,GPU-2" '),
+    ],
+)
+def test_a_container_gets_its_gpus_as_the_engine_can_give_them(service, client, engine, more, way):
+    cli = client(cdi=engine)
+    assert service(docker_cli=cli, gpus="nvidia_cdi", verify=LEVEL, **more)["changed"]
+    assert [way in line for line in created(client)] == [True], created(client)
+    assert not service(docker_cli=cli, gpus="nvidia_cdi", verify=LEVEL, **more)["changed"]
+
+
+def test_an_engine_that_learns_device_lists_restarts_nothing(service, client):
+    assert service(docker_cli=client(), gpus="nvidia_cdi", verify=LEVEL)["changed"]
+    before = inspect(service.name)["Id"]
+    upgraded = client(cdi=engine_with("all"))
+    assert service(docker_cli=upgraded, gpus="nvidia_cdi", verify=LEVEL)["action"] == "keep"
+    assert inspect(service.name)["Id"] == before
+    # with the next change of something else the better way comes along, and it stays when another is asked for again
+    changed = service(docker_cli=upgraded, gpus="nvidia_cdi", verify=LEVEL, context_length=256)
+    assert "gpus: nvidia -> nvidia_cdi" in changed["why"]
+    asked = service(docker_cli=upgraded, gpus="nvidia_cdi", gpu_access="gpus", verify=LEVEL, context_length=256)
+    assert asked["why"] == "gpus: nvidia_cdi -> nvidia"
+
+
+@pytest.mark.parametrize(
+    ("engine", "access", "words"),
+    [
+        ("", "cdi", "has device lists (CDI) off"),
+        (engine_with("0"), "cdi", "knows no device nvidia.com/gpu=all (it knows: nvidia.com/gpu=0)"),
+        ("", "runtime", "knows no runtime `nvidia`; run playbooks/host.yml"),
+    ],
+)
+def test_a_way_that_the_engine_does_not_have_is_refused_before_anything_changes(service, client, engine, access, words):
+    refused = service(docker_cli=client(cdi=engine), gpu_access=access, check=True)
+    assert words in refused["msg"], refused
+    assert service.name in refused["msg"]
+
+
+def test_the_engine_understands_which_gpus_are_asked_for(service, client, image):
+    """The words are given to the real engine, which starts nothing and so needs no GPU."""
+    docker("create", "--name", service.name, *docker_words("nvidia", ["GPU-1", "GPU-2"]), image)
+    (request,) = inspect(service.name)["HostConfig"]["DeviceRequests"]
+    assert request["DeviceIDs"] == ["GPU-1", "GPU-2"]
+    assert request["Capabilities"] == [["gpu"]]
 
 
 def test_on_the_cpu_of_an_image_for_gpus_nothing_is_proven_about_gpus(service, client):

@@ -15,6 +15,8 @@ import pytest
 from helpers import docker, free_port, run_module, running, start_module
 
 KEY = "first-key-0123456789"
+FAILS_AT_START = ["--lora", "/models/no-such-adapter.gguf"]
+"""Arguments that the engine takes, and then cannot start with."""
 
 
 @pytest.fixture
@@ -119,13 +121,33 @@ def test_the_container_is_confined(service):
     assert key_file.stat().st_uid == 10001
 
 
-def test_a_bad_flag_is_rolled_back_and_the_old_service_answers(service):
+@pytest.mark.parametrize(
+    ("args", "cause"),
+    [
+        (["--no-such-flag"], "llama-server does not know the argument --no-such-flag"),
+        (["--top-k", "some"], "llama-server refuses the value of --top-k (stoi)"),
+    ],
+)
+def test_a_bad_argument_never_reaches_the_running_service(service, args, cause):
+    service(key=KEY)
+    before = json.loads(docker("container", "inspect", service.name))[0]
+    failed = service(key=KEY, args=args)
+    assert failed["failed"]
+    assert (failed["changed"], failed["rolled_back"]) == (False, False)
+    assert failed["diagnosis"]["cause"] == cause
+    assert failed["msg"].endswith("The running container serves on as before")
+    after = json.loads(docker("container", "inspect", service.name))[0]
+    assert (after["Id"], after["State"]) == (before["Id"], before["State"])
+    assert len(list(service.directory.iterdir())) == 1
+    assert not docker("ps", "--all", "--quiet", "--filter", f"name={service.name}.next")
+    assert not service(key=KEY)["changed"]
+
+
+def test_what_only_the_start_shows_is_rolled_back_and_the_old_service_answers(service):
     service()
-    failed = service(args=["--no-such-flag"])
+    failed = service(args=FAILS_AT_START)
     assert failed["failed"]
     assert failed["rolled_back"]
-    assert failed["diagnosis"]["cause"] == "llama-server does not know the argument --no-such-flag"
-    assert "--no-such-flag" in failed["msg"]
     assert "The previous container is back and verified" in failed["msg"]
     assert failed["previous_verification"]["levels"]["token"]
     assert answers(service)
@@ -231,7 +253,7 @@ def test_a_changed_key_is_a_new_specification_and_the_old_file_goes(service):
 
 def test_the_old_key_returns_with_the_old_container(service):
     service(key=KEY)
-    failed = service(key="second-key-0123456789", args=["--no-such-flag"])
+    failed = service(key="second-key-0123456789", args=FAILS_AT_START)
     assert failed["rolled_back"]
     assert answers(service, KEY)
     assert not answers(service, "second-key-0123456789")
@@ -318,7 +340,7 @@ def test_an_interrupted_hand_over_is_undone_by_stopping_the_service(service, tmp
 
 def test_an_interrupted_roll_out_that_then_fails_still_returns_to_the_old_service(service, tmp_path):
     service(key=KEY)
-    interrupt(service, tmp_path, f"rename {service.name}.next", key="second-key-0123456789", args=["--no-such-flag"])
-    failed = service(key="second-key-0123456789", args=["--no-such-flag"])
+    interrupt(service, tmp_path, f"rename {service.name}.next", key="second-key-0123456789", args=FAILS_AT_START)
+    failed = service(key="second-key-0123456789", args=FAILS_AT_START)
     assert failed["rolled_back"], failed
     assert answers(service, KEY)

@@ -15,22 +15,20 @@ import yaml
 from ansible.module_utils.llmfleet.compose_export import (
     COMPOSE,
     EXAMPLE,
-    Deployed,
     Export,
     export,
-    gpu_access,
-    healthcheck,
-    literal,
-    prefixes,
     seal,
     untouched,
 )
+from ansible.module_utils.llmfleet.compose_health import Deployed, healthcheck
+from ansible.module_utils.llmfleet.compose_variables import literal, prefixes
 from ansible.module_utils.llmfleet.engines import llama_server, vllm
 from ansible.module_utils.llmfleet.engines.base import Mount
 from ansible.module_utils.llmfleet.engines.vllm_gate import GATE
+from ansible.module_utils.llmfleet.gpu_access import WAYS, compose_keys
 from ansible.module_utils.llmfleet.plain_yaml import lines
 from ansible.module_utils.llmfleet.services import parse
-from ansible.module_utils.llmfleet.spec import GPU_ACCESS, build
+from ansible.module_utils.llmfleet.spec import build
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -38,7 +36,14 @@ KEY = "a-very-secret-key"
 OURS = {"Labels": {"io.llmfleet.build-key": "0123456789ab"}}
 
 
-def llama(name: str = "chat", key: str = "", gpus: str = "", image: t.Any = OURS, **fields: t.Any) -> Deployed:
+def llama(
+    name: str = "chat",
+    key: str = "",
+    gpus: str = "",
+    gpu_ids: t.Sequence[str] = (),
+    image: t.Any = OURS,
+    **fields: t.Any,
+) -> Deployed:
     """Return a service of llama-server as it would be found on a host."""
     model = fields.pop("path", "/models/m.gguf")
     service = parse({"name": name, "model": model, "port": 8080, "api_key": key, **fields})
@@ -46,7 +51,7 @@ def llama(name: str = "chat", key: str = "", gpus: str = "", image: t.Any = OURS
     made = {"image": service.image or "llmfleet/llama.cpp:cpu-1", "image_id": "sha256:1", "model_fingerprint": "f"}
     files = {secret: f"/var/lib/llmfleet/services/{name}/0123/{secret}" for secret in launch.secrets}
     groups = [44, 993] if gpus in ("amd", "intel") else []
-    return Deployed(build(service, launch, **made, salt="s", gpus=gpus, groups=groups), image, files)
+    return Deployed(build(service, launch, **made, salt="s", gpus=gpus, gpu_ids=gpu_ids, groups=groups), image, files)
 
 
 def vllm_service(key: str = "", mounts: t.Sequence[Mount] = (), gpus: str = "nvidia", **fields: t.Any) -> Deployed:
@@ -180,24 +185,11 @@ def test_what_looks_like_a_secret_in_the_environment_is_left_out():
     assert KEY not in "".join(made.files.values())
 
 
-def test_ways_to_a_gpu():
-    def devices(*requests):
-        return {"deploy": {"resources": {"reservations": {"devices": list(requests)}}}}
-
-    assert gpu_access("nvidia") == devices({"driver": "nvidia", "count": "all", "capabilities": ["gpu"]})
-    assert gpu_access("nvidia_cdi") == devices(
-        {"driver": "cdi", "device_ids": ["nvidia.com/gpu=all"], "capabilities": ["gpu"]}
-    )
-    assert gpu_access("amd") == {"devices": ["/dev/kfd:/dev/kfd", "/dev/dri:/dev/dri"]}
-    assert gpu_access("intel") == {"devices": ["/dev/dri:/dev/dri"]}
-    assert gpu_access("moore_threads") == {"environment": {"MTHREADS_VISIBLE_DEVICES": "all"}}
-    assert gpu_access("") == {}
-
-
-@pytest.mark.parametrize("gpus", GPU_ACCESS)
-def test_every_way_to_a_gpu_reaches_the_file(gpus):
-    service = read(export([llama(gpus=gpus)]))["services"]["chat"]
-    for key, value in gpu_access(gpus).items():
+@pytest.mark.parametrize("ids", [(), ("one", "two")])
+@pytest.mark.parametrize("gpus", WAYS)
+def test_every_way_to_a_gpu_reaches_the_file(gpus, ids):
+    service = read(export([llama(gpus=gpus, gpu_ids=ids)]))["services"]["chat"]
+    for key, value in compose_keys(gpus, ids).items():
         assert service[key] == value
     assert service.get("group_add", []) == (["44", "993"] if gpus in ("amd", "intel") else [])
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from ansible.module_utils.llmfleet.engines import llama_server
 from ansible.module_utils.llmfleet.engines.base import diagnose, phase_of
-from ansible.module_utils.llmfleet.watch import DOCKER_FAILURES, docker_refused, explain_death
+from ansible.module_utils.llmfleet.container_failures import DOCKER_FAILURES, EXIT_CODES, explain_death
+from ansible.module_utils.llmfleet.watch import docker_refused
 
 # what real servers printed, one line a row, in the order of FAILURES
 LLAMA_SERVER_LINES = [

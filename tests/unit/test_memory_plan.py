@@ -156,7 +156,7 @@ def test_the_cache_of_earlier_prompts_is_warned_of() -> None:
     found = judge(MODEL, ask(), Room((), 12 * GIB))
     assert found.fits
     assert "keeps up to 8.0 GiB of earlier prompts in RAM" in found.why
-    advised = re.search(r"--cache-ram, '(\d+)'", found.why)[1]  # type: ignore[index]
+    advised = re.search(r"`cache_ram: (\d+)` bounds", found.why)[1]  # type: ignore[index]
     assert "earlier prompts" not in judge(MODEL, ask(args=("--cache-ram", advised)), Room((), 12 * GIB)).why
     assert "earlier prompts" not in judge(MODEL, ask(), Room((), 64 * GIB)).why
 
@@ -167,7 +167,7 @@ def test_checkpoints_of_windows_and_states_are_warned_of() -> None:
     # 1024 tokens of 4 KiB in 36 layers, 32 times
     found = judge(windowed, ask(), room)
     assert "8.0 GiB of earlier prompts and 4.5 GiB of checkpoints" in found.why
-    advised = re.search(r"--cache-ram, '(\d+)', --ctx-checkpoints, '(\d+)'", found.why)
+    advised = re.search(r"`cache_ram: (\d+)` and `args: \[--ctx-checkpoints, '(\d+)'\]` bound", found.why)
     assert advised
     args = ("--cache-ram", advised[1], "--ctx-checkpoints", advised[2])
     assert "earlier prompts" not in judge(windowed, ask(args=args), room).why

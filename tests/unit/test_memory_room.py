@@ -61,6 +61,11 @@ def test_the_limit_of_a_container_is_read_as_docker_does(memory, limit):
 
 
 def test_what_the_user_set_is_asked_and_the_rest_left_open():
-    ask = ask_of(service(context_length=2048, parallel=3, gpu_layers=7, args=["--cache-ram", "0"], memory="1g"))
+    ask = ask_of(service(context_length=2048, parallel=3, gpu_layers=7, cache_ram=0, args=["--swa-full"], memory="1g"))
     assert (ask.engine, ask.context_length, ask.parallel, ask.gpu_layers) == ("llama_server", 2048, 3, 7)
-    assert (ask.args, ask.memory, ask.cache_type) == (("--cache-ram", "0"), GIB, "")
+    assert (ask.args, ask.memory, ask.cache_type) == (("--cache-ram", "0", "--swa-full"), GIB, "")
+
+
+def test_other_models_of_a_service_are_no_memory_of_its_own():
+    said = ask_of(service(draft_model="/models/small.gguf", mmproj="/models/eyes.gguf", flash_attention=False)).args
+    assert said == ("--flash-attn", "off")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from ansible.module_utils.llmfleet.closing_report import closing_report
 from ansible.module_utils.llmfleet.errors import BadInput
+from ansible.module_utils.llmfleet.memory.shape import Layer, Shape
+from ansible.module_utils.llmfleet.memory.terms import Need, Verdict
 from ansible.module_utils.llmfleet.memory_room import MemoryRoom
-from ansible.module_utils.llmfleet.service_plan import plan_service, variant_of
+from ansible.module_utils.llmfleet.service_device import variant_of
+from ansible.module_utils.llmfleet.service_plan import plan_service
 from ansible.module_utils.llmfleet.services import parse
 from facts import gpu, host, nvidia
 
@@ -26,9 +29,9 @@ def other(vendor, loaded=True):
     return {"verdict": "none", "reason": "no NVIDIA GPU on the PCI bus", "gpus": [of_bus(vendor, loaded)]}
 
 
-def plan(gpus=None, planned=CUDA_IMAGE, toolkit=TOOLKIT, **fields):
+def plan(found=None, planned=CUDA_IMAGE, toolkit=TOOLKIT, **fields):
     service = parse({"name": "chat", "model": "tiny", "port": 8080, **fields})
-    facts = host("distro", gpu=gpus or {})
+    facts = host("distro", gpu=found or {})
     return plan_service(service, facts, toolkit, planned, MODEL, MemoryRoom(facts))
 
 
@@ -145,6 +148,103 @@ def test_a_service_that_does_not_run_has_no_device():
 )
 def test_the_tag_of_an_image_names_its_back_end(reference, variant):
     assert variant_of(reference) == variant
+
+
+UUIDS = [f"GPU-{number}1111111-aaaa-4444-8888-000000000000" for number in range(3)]
+THREE = nvidia(
+    "580", "13.0", *({**gpu("Tesla P40", "6.1"), "index": index, "uuid": UUIDS[index]} for index in range(3))
+)
+VLLM_IMAGE = {"action": "pull", "image": "docker.io/vllm/vllm-openai:v1", "variant": "cuda"}
+
+
+def test_a_service_gets_the_gpus_that_it_names_by_what_does_not_change():
+    row = plan(THREE, gpus=[2, UUIDS[0]])
+    assert (row["device"], row["gpu_ids"]) == ("GPU 0, 2: 2x Tesla P40", [UUIDS[0], UUIDS[2]])
+    assert plan(THREE)["gpu_ids"] == []
+
+
+@pytest.mark.parametrize(
+    ("host_gpus", "image", "fields", "words"),
+    [
+        (THREE, CUDA_IMAGE, {"gpus": ["3"]}, ["names 3, and", f"0 (Tesla P40, {UUIDS[0]}"]),
+        (THREE, CPU_IMAGE, {"gpus": ["0"]}, ["`gpus` chooses GPUs, and it would run on the CPU", "is for the CPU"]),
+        (None, CPU_IMAGE, {"gpus": ["0"]}, ["would run on the CPU: no NVIDIA GPU on the PCI bus"]),
+        (
+            THREE,
+            VLLM_IMAGE,
+            {"engine": "vllm", "model": "org/m", "gpus": ["0"], "tensor_parallel": 2},
+            ["`tensor_parallel` 2 needs more GPUs than there are: it gets 1 GPU; name more in `gpus`, or lower it"],
+        ),
+        (
+            THREE,
+            VLLM_IMAGE,
+            {"engine": "vllm", "model": "org/m", "tensor_parallel": 4},
+            ["`tensor_parallel` 4 needs more GPUs than there are: it gets 3 GPUs; lower it"],
+        ),
+        (
+            THREE,
+            VLLM_IMAGE,
+            {"engine": "vllm", "model": "org/m", "tensor_parallel": 2, "pipeline_parallel": 2},
+            ["`tensor_parallel` 2 times `pipeline_parallel` 2 needs more GPUs"],
+        ),
+        (THREE, CUDA_IMAGE, {"tensor_split": "1,1,1,1"}, ["`tensor_split` 1,1,1,1 needs more GPUs"]),
+        (THREE, CUDA_IMAGE, {"gpus": ["2"], "main_gpu": 1}, ["`main_gpu` 1 (counted from 0) needs more GPUs"]),
+    ],
+)
+def test_gpus_that_are_not_there_are_refused(host_gpus, image, fields, words):
+    with pytest.raises(BadInput) as refusal:
+        plan(host_gpus, image, **fields)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def test_gpus_of_other_vendors_are_handed_over_one_by_one():
+    two = {**other("amd"), "gpus": [{**of_bus("amd"), "pci_address": f"0000:0{place}:00.0"} for place in (3, 9)]}
+    row = plan(two, image="ghcr.io/ggml-org/llama.cpp:server-rocm", gpus=["09:00.0"])
+    assert (row["gpus"], row["gpu_ids"], row["device"][:5]) == ("amd", ["0000:09:00.0"], "GPU 1")
+
+
+MIB = 1 << 20
+LAYER = Layer(heads=32, kv_heads=8, key_length=128, value_length=128, weights=110 * MIB, ff=12288, work=3 * 12288)
+
+
+def with_cards(sizes, layers=36, used=0, image=CUDA_IMAGE, **fields):
+    """Return the row of a service on cards of ``sizes`` GiB; ``used``: bytes that another has taken of the first."""
+    cards = [
+        gpu("L4", "8.9", index=n, uuid=UUIDS[n], memory_total_bytes=int(size * 1024) * MIB)
+        for n, size in enumerate(sizes)
+    ]
+    form = "safetensors" if fields.get("engine") == "vllm" else "gguf"
+    shape = Shape(form, "qwen3", (LAYER,) * layers, 40960, 4096, 151_936, input_bytes=330 * MIB, output_bytes=480 * MIB)
+    model = {"action": "keep", "path": "/m/x", "gguf": {}, "shape": shape.as_data()}
+    facts = host("distro", gpu=nvidia("580", "13.0", *cards), machine={"memory_bytes": 64 << 30})
+    memory = MemoryRoom(facts)
+    memory.take(Verdict(True, needs={"GPU 0": Need(weights=used)}))
+    service = parse({"name": "chat", "model": "org/m", "port": 8080, **fields})
+    return plan_service(service, facts, TOOLKIT, image, model, memory)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "more", "card"),
+    [
+        ((24, 24), {}, "0"),
+        # the first is another service's
+        ((24, 24), {"used": 20 << 30}, "1"),
+        ((4, 24), {}, "1"),
+        # neither holds it alone
+        ((6, 6), {"layers": 60}, ""),
+        ((24,), {}, ""),
+        ((24, 24), {"gpus": ["1"]}, ""),
+        ((24, 24), {"tensor_split": "1,1"}, ""),
+        ((24, 24), {"engine": "vllm", "image": VLLM_IMAGE, "tensor_parallel": 2}, "0"),
+        # it takes no more than it needs by itself
+        ((24, 24), {"engine": "vllm", "image": VLLM_IMAGE}, ""),
+    ],
+)
+def test_where_one_card_does_the_plan_says_so(sizes, more, card):
+    hint = f"it fits GPU {card} alone, and a single card is often faster than several over PCIe (`gpus: [{card}]`)"
+    why = with_cards(sizes, **more)["why"]
+    assert hint in why if card else "single card" not in why
 
 
 @pytest.mark.parametrize("proof", ["33/33 layers on CUDA0 (NVIDIA H200)", None])

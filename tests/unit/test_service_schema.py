@@ -16,7 +16,8 @@ import pytest
 import yaml
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.errors import BadInput
-from ansible.module_utils.llmfleet.service_fields import KEYS, LEVELS, VERIFY_KEYS, Key
+from ansible.module_utils.llmfleet.service_fields import KEYS, LEVELS, VERIFY_KEYS, Key, Service, default_of
+from ansible.module_utils.llmfleet.service_options import NEEDS
 from ansible.module_utils.llmfleet.service_schema import schema
 from ansible.module_utils.llmfleet.services import parse_all
 from hypothesis import HealthCheck, given, settings
@@ -35,7 +36,7 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md"), *ROOT.glob("schema/*.md")]
 )
 
-LEFT_TO_THE_PLAN = ("`bind` must be an IP address", "set `api_key` too")
+LEFT_TO_THE_PLAN = ("`bind` must be an IP address", "set `api_key` too", "says a part: say it all there")
 """What of one service is beyond the schema."""
 
 
@@ -171,6 +172,15 @@ def test_every_value_may_be_a_template(name: str) -> None:
         ({"device": "cpu", "verify": {"level": "device"}}, "verify.level", "does not match"),
         ({"cache_type": "fp8"}, "cache_type", "not valid under any"),
         ({"dtype": "half"}, "dtype", "not valid under any"),
+        ({"flash_attention": "on"}, "flash_attention", "does not match"),
+        ({"cache_ram": -2}, "cache_ram", "less than the minimum of -1"),
+        ({"lora": ["/a,b.gguf"]}, "lora.0", "does not match"),
+        ({"draft_tokens": 4}, "", "'draft_model' is a required property"),
+        ({"task": "score"}, "task", "not valid under any"),
+        ({"args": ["--cache_ram", "1"]}, "args.0", "does not match"),
+        ({"engine": "vllm", "model": "o/r", "quantization": "int8"}, "quantization", "does not match"),
+        ({"engine": "vllm", "model": "o/r", "flash_attention": True}, "flash_attention", "not valid under any"),
+        ({"env": {"VLLM_GPU_MEM_FRACTION": "0.9"}}, "env", "does not match"),
         ({"engine": "vllm", "model": "o/r", "gpu_memory_utilization": 90}, "gpu_memory_utilization", "maximum of 1"),
     ],
 )
@@ -192,7 +202,10 @@ def test_only_what_is_to_be_there_needs_model_and_port() -> None:
 
 FLAGS = sorted({flag for engine in ENGINES.values() for flag in (*engine.OWNED_FLAGS, *engine.REFUSED_FLAGS)})
 ENV = sorted({name for engine in ENGINES.values() for name in engine.OWNED_ENV})
-WORDS = ["", *sorted({word for engine in ENGINES.values() for word in (*engine.CACHE_TYPES, *engine.DTYPES)})]
+WORDS = {
+    key: sorted({word for engine in ENGINES.values() for word in (*engine.CHOICES.get(key, ()), *engine.REFUSED_WORDS.get(key, ()))})
+    for key in ("cache_type", "dtype", "pooling", "quantization")
+}
 SAID: dict[str, list[t.Any]] = {
     "name": ["a", "a.previous", "a.next", "a.nextx", ".a", "a_-.b", "a" * 63, "a" * 64, "A"],
     "engine": [*ENGINES, "VLLM"],
@@ -200,8 +213,11 @@ SAID: dict[str, list[t.Any]] = {
     "model_sha256": ["a" * 64, "A" * 64, "a" * 63, "g" * 64],
     "bind": ["127.0.0.1", "::1", "0.0.0.0", "localhost"],
     "api_key": ["s3cret", "#x", "a,b", "a b", "a#", "ä"],
-    "cache_type": WORDS,
-    "dtype": WORDS,
+    **WORDS,
+    **dict.fromkeys(("draft_model", "mmproj"), ["tiny", "o/r", "/m/a.gguf", "/m/a.BIN"]),
+    "lora": [["/a.gguf", "x=/b"], ["/a,b"], ["a"], ["=/a"], ["/a b"]],
+    "tensor_split": ["3,1", "3", "3,", "0.5,0.5", "a"],
+    "generation_config": ["auto", "vllm", "/etc/x", "etc/x"],
     "gpu_memory_utilization": [0.5, 1],
     "memory": ["8g", "0g", "8G", "8", "10m"],
     "args": [["x", flag] for word in ("--verbose", *FLAGS) for flag in (word, f"{word}=1", f"{word}x")],
@@ -288,8 +304,10 @@ def good_services(draw: st.DrawFn) -> dict[str, t.Any]:
         "memory": st.from_regex(KEYS["memory"].pattern, fullmatch=True),
         "bind": st.sampled_from(["127.0.0.1", "::1"]),
         "api_key": st.from_regex(KEYS["api_key"].pattern, fullmatch=True),
-        "cache_type": st.sampled_from(["", *engine.CACHE_TYPES]),
-        "dtype": st.sampled_from(["", *engine.DTYPES]),
+        **{key: st.sampled_from(["", *choices]) for key, choices in engine.CHOICES.items()},
+        "task": st.sampled_from(list(engine.PATHS)),
+        "lora": st.lists(st.from_regex(KEYS["lora"].pattern, fullmatch=True), max_size=2),
+        **{key: st.booleans() for key, row in KEYS.items() if row.kind is bool},
         "gpu_memory_utilization": st.floats(0, 1),
         "args": st.lists(st.sampled_from(["--verbose", "-x=1", "--modelx"])),
         "env": st.dictionaries(st.sampled_from(["PATH", "TOKENIZERS_PARALLELISM"]), TEXTS),
@@ -297,11 +315,14 @@ def good_services(draw: st.DrawFn) -> dict[str, t.Any]:
             {}, optional={"timeout": st.integers(1), "answer": TEXTS, "max_tokens": st.integers(1)}
         ),
     }
-    for key in (*engine.REFUSED_FIELDS, "port"):
-        optional.pop(key)
+    for key in (*engine.REFUSED_FIELDS, "port", *(() if name == "vllm" else ("runtime",))):
+        optional.pop(key, None)
     service = draw(
         st.fixed_dictionaries({"name": st.from_regex(r"[a-z0-9][a-z0-9_-]{0,62}", fullmatch=True)}, optional=optional)
     )
+    for key, (other, _) in NEEDS.items():
+        if service.get(other, default_of(other, Service)) == default_of(other, Service):
+            service.pop(key, None)
     if service.get("device") == "cpu":
         service.pop("gpu_layers", None)
     model = {"llama_server": "o/r:Q8_0", "vllm": "o/r"}[name]

@@ -7,9 +7,9 @@ import json
 import pytest
 from ansible.module_utils.llmfleet.engines import llama_server
 from ansible.module_utils.llmfleet.errors import BadInput
+from ansible.module_utils.llmfleet.gpu_access import WAYS, docker_words
 from ansible.module_utils.llmfleet.services import parse
 from ansible.module_utils.llmfleet.spec import (
-    GPU_ACCESS,
     build,
     changes,
     create_argv,
@@ -21,12 +21,12 @@ from ansible.module_utils.llmfleet.spec import (
 KEY = "a-very-secret-key"
 
 
-def spec_of(salt="salt", key="", gpus="", groups=(), **fields):
+def spec_of(salt="salt", key="", gpus="", gpu_ids=(), groups=(), **fields):
     raw = {"name": "chat", "model": "/models/m.gguf", "port": 8080, "api_key": key, **fields}
     service = parse(raw)
     launch = llama_server.launch(service, "/models/m.gguf", 2048, key, bool(gpus))
     made = {"image": "img:1", "image_id": "sha256:1", "model_fingerprint": "f", "salt": salt}
-    return build(service, launch, **made, gpus=gpus, groups=groups)
+    return build(service, launch, **made, gpus=gpus, gpu_ids=gpu_ids, groups=groups)
 
 
 def test_no_secret_reaches_label_argv_or_diff():
@@ -114,15 +114,29 @@ def test_a_service_on_the_cpu_is_specified_as_it_was_before_there_were_gpus():
     assert identity(spec) == "106f3650eb0c05ec"
 
 
-@pytest.mark.parametrize("gpus", GPU_ACCESS)
-def test_a_container_gets_its_gpus_as_the_engine_can_give_them(gpus):
-    spec = spec_of(gpus=gpus, groups=[44, 105] if gpus == "amd" else [])
+@pytest.mark.parametrize("ids", [[], ["one", "two"]])
+@pytest.mark.parametrize("gpus", WAYS)
+def test_a_container_gets_its_gpus_as_the_engine_can_give_them(gpus, ids):
+    spec = spec_of(gpus=gpus, gpu_ids=ids, groups=[44, 105] if gpus == "amd" else [])
     text = " ".join(create_argv(spec, "chat.next", "/s"))
-    assert f" {' '.join(GPU_ACCESS[gpus])} " in text
+    assert f" {' '.join(docker_words(gpus, ids))} " in text
     assert ("--group-add 44 --group-add 105" in text) is (gpus == "amd")
     before, hyphen, after = text.partition(" img:1 ")
     assert "--n-gpu-layers 999 --verbosity 4" in after
     assert "--n-gpu-layers" not in before.split("io.llmfleet.spec=")[0] + hyphen
+
+
+@pytest.mark.parametrize(
+    ("gpus", "groups", "digest"),
+    [
+        ("nvidia", [], "a05c148278fa05c5"),
+        ("nvidia_cdi", [], "54dfb8ec89ba1928"),
+        ("amd", [44, 105], "62795ae9628eecd6"),
+    ],
+)
+def test_a_service_on_all_gpus_is_specified_as_it_was_before_it_could_choose(gpus, groups, digest):
+    """The digests are those of the code before: an upgrade of llmfleet must not restart what runs."""
+    assert identity(spec_of(gpus=gpus, groups=groups, key="a-very-secret-key", memory="2g")) == digest
 
 
 def test_a_service_that_moves_to_the_gpu_says_so():
@@ -146,16 +160,20 @@ def test_on_the_cpu_of_an_image_for_gpus_no_device_is_used():
     assert "--gpus" in create_argv(spec, "chat", "/s")
 
 
-@pytest.mark.parametrize("args", [["-lv", "3"], ["--verbosity", "0"], ["--log-disable"]])
-def test_what_hides_the_proof_of_the_gpu_is_refused_there_only(args):
+def test_what_hides_the_proof_of_the_gpu_is_refused_there_only():
     with pytest.raises(BadInput, match="hides the log lines that prove the GPU is used"):
-        spec_of(gpus="nvidia", args=args)
-    assert spec_of(args=args)["argv"][-len(args) :] == args
+        spec_of(gpus="nvidia", args=["--log-disable"])
+    assert spec_of(args=["--log-disable"])["argv"][-1] == "--log-disable"
 
 
-@pytest.mark.parametrize("args", [["-lv", "5"], ["-v"], ["--log-verbosity", "4"]])
-def test_a_higher_verbosity_is_left_as_it_is(args):
-    assert "--verbosity" not in spec_of(gpus="nvidia", args=args)["argv"]
+@pytest.mark.parametrize(("level", "on_cpu", "on_gpu"), [("error", "1", "4"), ("info", "3", "4"), ("debug", "5", "5")])
+def test_on_a_gpu_the_log_always_proves_it(level, on_cpu, on_gpu):
+    for gpus, wanted in (("", on_cpu), ("nvidia", on_gpu)):
+        argv = spec_of(gpus=gpus, log_level=level)["argv"]
+        assert argv.count("--verbosity") == 1
+        assert argv[argv.index("--verbosity") + 1] == wanted
+    assert "--verbosity" not in spec_of()["argv"]
+    assert "--verbosity" not in spec_of(gpus="nvidia", args=["-v"])["argv"]
 
 
 def test_a_key_is_given_twice_where_a_single_one_would_be_printed_in_part():

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
-import json
-import threading
-
+import api_server
 import pytest
 from ansible.module_utils.llmfleet.engines.base import DeviceError
 from ansible.module_utils.llmfleet.http_client import Endpoint
@@ -13,65 +10,28 @@ from ansible.module_utils.llmfleet.services import Verify
 from ansible.module_utils.llmfleet.verify import FailedError, NotYetError, Report, advance
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Answers like llama-server; tests change the attributes."""
-
-    health = (200, '{"status":"ok"}')
-    models = (200, '{"data":[{"id":"chat"}]}')
-    key = ""
-    events: tuple = (
-        {"choices": [{"delta": {"role": "assistant"}}]},
-        {"choices": [{"delta": {"content": "Hello"}}]},
-        {"choices": [{"delta": {"content": " there"}}]},
-        {"choices": [], "usage": {"completion_tokens": 2}, "timings": {"predicted_per_second": 50.0}},
-    )
-    status = 200
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves what its server's attributes say."""
-
-    server: Server
-
-    def _send(self, status, body):
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def do_GET(self):
-        refused = self.server.key and self.headers.get("Authorization") != f"Bearer {self.server.key}"
-        if self.path == "/health":
-            self._send(*self.server.health)
-        elif refused:
-            self._send(401, '{"error":{"message":"Invalid API Key"}}')
-        else:
-            self._send(*self.server.models)
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        if self.server.status != 200:
-            self._send(self.server.status, "no")
-            return
-        body = "".join(f"data: {json.dumps(event)}\n\n" for event in self.server.events) + "data: [DONE]\n\n"
-        self._send(200, body)
-
-    def log_message(self, *_):
-        """Stay silent."""
+EVENTS = (
+    {"choices": [{"delta": {"role": "assistant"}}]},
+    {"choices": [{"delta": {"content": "Hello"}}]},
+    {"choices": [{"delta": {"content": " there"}}]},
+    {"choices": [], "usage": {"completion_tokens": 2}, "timings": {"predicted_per_second": 50.0}},
+)
+"""As llama-server streams."""
+HEALTH, MODELS = ("GET", "/health"), ("GET", "/v1/models")
+CHAT = ("POST", "/v1/chat/completions")
 
 
 @pytest.fixture
 def server():
-    with Server(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+    with api_server.serving() as running:
+        running.events = EVENTS
         yield running
-        running.shutdown()
 
 
-def climb(server, key="", device=None, **verify):
+def climb(server, key="", device=None, task="generate", **verify):
     report = Report()
-    endpoint = Endpoint(f"http://127.0.0.1:{server.server_port}", key, timeout=5)
-    advance(endpoint, "/health", "chat", Verify(**verify), report, 0.0, device)
+    endpoint = Endpoint(server.url, key, timeout=5)
+    advance(endpoint, "/health", "chat", Verify(**verify), report, 0.0, device, task)
     return report
 
 
@@ -83,12 +43,13 @@ def test_a_good_server_reaches_the_token_level(server):
 
 
 def test_lower_levels_ask_less(server):
-    server.models = (500, "broken")
+    server.answers[MODELS] = (500, "broken")
     assert list(climb(server, level="http").levels) == ["http"]
 
 
-def test_reasoning_counts_as_tokens(server):
-    server.events = ({"choices": [{"delta": {"reasoning_content": "Hm"}}]},)
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
+def test_reasoning_counts_as_tokens(server, key):
+    server.events = ({"choices": [{"delta": {key: "Hm"}}]},)
     report = climb(server)
     assert report.reply == "Hm"
     assert report.tokens_per_second is None
@@ -102,23 +63,52 @@ def test_the_key_is_sent(server):
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "words"),
+    ("place", "answer", "error", "words"),
     [
-        ({"health": (503, '{"error":{"message":"Loading model"}}')}, NotYetError, "Loading model"),
-        ({"health": (500, "broken")}, FailedError, "HTTP 500"),
-        ({"models": (200, "<html>")}, FailedError, "not a model list"),
-        ({"models": (200, '{"data":[{"id":"other"}]}')}, FailedError, "serves other, not chat"),
-        ({"status": 503}, NotYetError, "still loading"),
-        ({"status": 400}, FailedError, "refuses a chat completion: HTTP 400"),
-        ({"events": ()}, FailedError, "without a single token"),
-        ({"events": ({"error": {"message": "engine died"}},)}, FailedError, "engine died"),
+        (HEALTH, (503, '{"error":{"message":"Loading model"}}'), NotYetError, "Loading model"),
+        (HEALTH, (500, "broken"), FailedError, "HTTP 500"),
+        (MODELS, "<html>", FailedError, "not a model list"),
+        (MODELS, {"data": [{"id": "other"}]}, FailedError, "serves other, not chat"),
+        (CHAT, (503, "no"), NotYetError, "still loading"),
+        (CHAT, (400, "no"), FailedError, "refuses a chat completion: HTTP 400"),
     ],
 )
-def test_what_is_wrong_is_told_apart_from_what_is_not_ready(server, change, error, words):
-    for name, value in change.items():
-        setattr(server, name, value)
+def test_what_is_wrong_is_told_apart_from_what_is_not_ready(server, place, answer, error, words):
+    server.answers[place] = answer
     with pytest.raises(error, match=words):
         climb(server)
+
+
+@pytest.mark.parametrize(
+    ("events", "words"),
+    [((), "without a single token"), (({"error": {"message": "engine died"}},), "engine died")],
+)
+def test_a_stream_without_a_reply_is_a_failure(server, events, words):
+    server.events = events
+    with pytest.raises(FailedError, match=words):
+        climb(server)
+
+
+@pytest.mark.parametrize(
+    ("task", "proof"),
+    [
+        ("embed", "vectors of 2 numbers"),
+        ("rerank", "scores of 2 documents, -1 to 2.5"),
+        ("score", "scores of 2 documents, 0.25 to 0.75"),
+        ("classify", "probabilities of 2 classes"),
+    ],
+)
+def test_a_service_that_writes_no_text_does_what_it_is_for(server, task, proof):
+    report = climb(server, task=task)
+    assert list(report.levels) == ["http", "model", "token"]
+    assert (report.proof, report.reply, report.tokens_per_second) == (proof, None, None)
+    assert CHAT not in [asked[:2] for asked in server.asked]
+
+
+@pytest.mark.parametrize("bound", [{"max_first_token_seconds": 5}, {"min_tokens_per_second": 1}, {"answer": "yes"}])
+def test_a_service_that_writes_no_text_has_no_bounds_of_one(server, bound):
+    with pytest.raises(FailedError, match="writes no text"):
+        climb(server, task="embed", **bound)
 
 
 def test_nobody_listening_is_not_ready_yet(server):

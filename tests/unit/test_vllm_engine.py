@@ -125,7 +125,23 @@ def test_the_container_has_room_for_what_the_processes_share_and_a_cache_on_the_
         ({"model": "/models/a.GGUF"}, ["not a GGUF file"]),
         ({"gpu_layers": 3}, ["`gpu_layers`", "all layers on the GPUs"]),
         ({"cache_type": "q8_0"}, ["`cache_type` must be one of auto, fp8, not 'q8_0'"]),
-        ({"dtype": "int4"}, ["`dtype` must be one of auto, half"]),
+        ({"dtype": "fp4"}, ["`dtype` must be one of auto, half"]),
+        ({"dtype": "int8"}, ["`dtype: int8` does not exist", "set `quantization`"]),
+        ({"quantization": "int8"}, ["`quantization: int8` does not exist", "`quantization: fp8`"]),
+        ({"quantization": "nf4"}, ["bitsandbytes"]),
+        ({"args": ["--quantization", "int8"]}, ["say it with `quantization`"]),
+        ({"args": ["--quantize", "nf4"]}, ["may not hold --quantize", "`quantization: bitsandbytes`"]),
+        ({"args": ["--max-gpu-memory", "20GiB"]}, ["say it with `gpu_memory_utilization`"]),
+        ({"args": ["--local-dir-use-symlinks=False"]}, ["huggingface-cli"]),
+        ({"args": ["--swap-space", "4"]}, ["removed from vLLM", "`kv_offload`"]),
+        ({"args": ["--max_model_len", "1"]}, ["holds --max-model-len: say it with `context_length`"]),
+        ({"env": {"VLLM_GPU_MEM_FRACTION": "0.9"}}, ["may not hold VLLM_GPU_MEM_FRACTION", "gpu_memory_utilization"]),
+        ({"env": {"VLLM_SERVER_DEV_MODE": "1"}}, ["opens paths"]),
+        ({"max_tokens": 5, "args": ["--override-generation-config", "{}"]}, ["of which `max_tokens` says a part"]),
+        ({"pooling": "mean"}, ["`pooling` says nothing without `task`", "`task: embed`"]),
+        ({"draft_model": "/models/a.gguf"}, ["`draft_model` is /models/a.gguf", "not a GGUF"]),
+        ({"flash_attention": False}, ["`flash_attention` is nothing that engine vllm knows"]),
+        ({"trust_remote_code": "yes"}, ["`trust_remote_code` must be true or false, not 'yes'"]),
         ({"gpu_memory_utilization": 90}, ["`gpu_memory_utilization` must be between 0 and 1, not 90", "such as 0.9"]),
         ({"gpu_memory_utilization": "0.9"}, ["must be a number"]),
         ({"tensor_parallel": -1}, ["`tensor_parallel` may not be negative"]),
@@ -325,9 +341,9 @@ def test_phases_follow_the_log():
 def test_every_engine_has_what_the_interface_asks_for(name):
     engine = ENGINES[name]
     words = (
-        "MODEL_FORMAT DEFAULT_PARALLEL CACHE_TYPES DTYPES REFUSED_FIELDS REFUSED_MODELS REFUSED_MODELS_WHY OWNED_FLAGS"
+        "MODEL_FORMAT PATHS DEFAULT_PARALLEL OPTIONS CHOICES REFUSED_FIELDS REFUSED_WORDS REFUSED_MODELS OWNED_FLAGS"
     )
-    words += " REFUSED_FLAGS OWNED_ENV launch HEALTH_PATH PHASES FAILURES OFFLOAD"
+    words += " REFUSED_MODELS_WHY SHARED_FLAGS REFUSED_FLAGS OWNED_ENV REFUSED_ENV launch HEALTH_PATH PHASES FAILURES OFFLOAD"
     assert [word for word in words.split() if not hasattr(engine, word)] == []
     offload = "LIST_DEVICES gpu_argv planned_layers fell_back proven_by_log judge"
     assert [word for word in offload.split() if not hasattr(engine.OFFLOAD, word)] == []

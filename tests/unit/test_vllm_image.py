@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import vllm_image
-from ansible.module_utils.llmfleet import build_engine, image_removal, vllm_image_job, vllm_pins
+from ansible.module_utils.llmfleet import build_engine, image_removal, vllm_pins
+from ansible.module_utils.llmfleet.build_host import BuildHost
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.vllm_image_plan import need, settle
-from ansible.module_utils.llmfleet.vllm_recipe import SCRIPT, VllmRequest, base_of, check, dockerfile
+from ansible.module_utils.llmfleet.vllm_recipe import SCRIPT, VllmRequest
 from ansible.module_utils.testing import patch_module_args
 from facts import gpu, host, nvidia
 from image_host import Host
@@ -43,13 +44,13 @@ def test_the_key_follows_what_the_image_is_made_from(monkeypatch):
 
 
 def test_the_dockerfile_leaves_nothing_of_the_host_in_a_layer():
-    text = dockerfile("amd64", "debian:bookworm", buildkit=True)
+    text = VllmRequest().dockerfile("debian:bookworm", buildkit=True)
     assert "COPY" not in text
     assert "--mount=type=secret,id=pip.conf,target=/run/llmfleet/pip.conf" in text
     assert "libiomp5.so" in text
     assert text.rstrip().endswith('ENTRYPOINT ["vllm", "serve"]')
     assert "\nUSER 10001:10001\n" in text
-    legacy = dockerfile("arm64", "debian:bookworm", buildkit=False)
+    legacy = VllmRequest("arm64").dockerfile("debian:bookworm", buildkit=False)
     assert "--mount" not in legacy
     assert "FROM scratch\nCOPY --from=build / /\n" in legacy
     assert "libiomp5.so" not in legacy
@@ -72,14 +73,14 @@ def test_the_script_asks_pip_to_resolve_nothing():
     ],
 )
 def test_the_base_has_a_python_that_is_new_enough(asked, of_host, wanted):
-    assert base_of(VllmRequest(base_asked=asked), of_host) == wanted
+    assert VllmRequest(base_asked=asked).base_of(of_host) == wanted
 
 
 def test_a_base_that_is_too_old_is_refused():
     with pytest.raises(BadInput, match=r"Python older than 3\.11"):
-        check(VllmRequest(base_asked="ubuntu:jammy"))
+        VllmRequest(base_asked="ubuntu:jammy").check()
     with pytest.raises(BadInput, match="no packages for riscv64"):
-        check(VllmRequest("riscv64"))
+        VllmRequest("riscv64").check()
 
 
 @pytest.mark.parametrize(
@@ -147,10 +148,8 @@ def test_a_wrong_service_is_refused():
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(build_engine, "CLIENT_DIRS", ())
-    monkeypatch.setattr(
-        vllm_image_job.BuildHost, "registry_problem", lambda _self, name: answers.get(name, "no answer")
-    )
-    monkeypatch.setattr(vllm_image_job.BuildHost, "apt_sources", lambda _self, _base: [])
+    monkeypatch.setattr(BuildHost, "registry_problem", lambda _self, name: answers.get(name, "no answer"))
+    monkeypatch.setattr(BuildHost, "apt_sources", lambda _self, _base: [])
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -217,7 +216,7 @@ def test_a_build_that_fails_says_where_the_log_is(run, machine):
 def test_without_pytorch_there_is_one_sentence_before_anything_changes(run, monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     result = run(check_mode=True, torch_indexes=["http://127.0.0.1:1/whl"])
-    assert f"vLLM on a CPU needs torch {vllm_pins.TORCH}" in result["msg"]
+    assert f"The image of vLLM needs torch {vllm_pins.TORCH}" in result["msg"]
     assert "vllm_image_torch_indexes" in result["msg"]
 
 

@@ -68,8 +68,8 @@ def wait(docker, monkeypatch, advance=never_ready, spec=SPEC, **verify):
 
 
 def test_ready_is_noticed(clock, monkeypatch):
-    def ready_after_three_seconds(_endpoint, _health, _name, _verify, report, begun, device):
-        assert device is None
+    def ready_after_three_seconds(_endpoint, _health, _name, _verify, report, begun, device, task):
+        assert (device, task) == (None, "generate")
         if clock.now < 3:
             never_ready()
         report.levels["token"] = clock.now - begun
@@ -95,6 +95,12 @@ def test_death_is_noticed_at_the_next_look(clock, monkeypatch, state):
         wait(docker, monkeypatch)
     assert clock.now < 2.3
     assert "does not know the argument --nope" in failure.value.diagnosis["cause"]
+
+
+def test_the_service_is_asked_for_what_it_is_for(clock, monkeypatch):
+    asked = []
+    wait(engine_room(clock, {0: UP}), monkeypatch, lambda *given: asked.append(given[7]), {**SPEC, "task": "embed"})
+    assert asked == ["embed"]
 
 
 def test_a_proven_failure_does_not_wait(clock, monkeypatch):
@@ -168,7 +174,7 @@ def refuted(monkeypatch):
 @pytest.mark.usefixtures("refuted")
 def test_a_refuted_device_ends_the_wait_with_its_own_fix(clock, monkeypatch):
     def climb(*arguments):
-        arguments[-1]()
+        arguments[6]()
 
     with pytest.raises(NotReadyError) as failure:
         wait(engine_room(clock, {0: UP}, "the log"), monkeypatch, climb, GPU_SPEC)
@@ -189,7 +195,7 @@ def test_a_silent_fallback_is_noticed_while_the_model_still_loads(clock, monkeyp
 @pytest.mark.parametrize(("spec", "level"), [(SPEC, ""), (GPU_SPEC, "token"), (GPU_SPEC, "http")])
 def test_the_device_is_asked_for_where_a_gpu_is_planned_and_the_level_reaches_it(clock, monkeypatch, spec, level):
     def climb(*arguments):
-        assert arguments[-1] is None
+        assert arguments[6] is None
 
     warning = "warning: no usable GPU found, --gpu-layers option will be ignored"
     assert wait(engine_room(clock, {0: UP}, warning), monkeypatch, climb, spec, level=level).device is None

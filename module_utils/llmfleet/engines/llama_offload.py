@@ -11,6 +11,7 @@ import re
 import typing as t
 
 from ansible.module_utils.llmfleet.engines.base import DeviceError, Failure, diagnose
+from ansible.module_utils.llmfleet.engines.llama_options import VERBOSITY
 from ansible.module_utils.llmfleet.errors import BadInput
 
 if t.TYPE_CHECKING:
@@ -21,9 +22,9 @@ LIST_DEVICES = ("--list-devices",)
 ALL_LAYERS = 999
 """More than any model has. The word `all` is known to builds of 2026 only, a number to every one."""
 
-VERBOSITY = 4
+PROVING = 4
+"""The verbosity at which the log proves the device."""
 _LAYERS_FLAG = "--n-gpu-layers"
-_VERBOSITY_FLAGS = ("-lv", "--verbosity", "--log-verbosity")
 _VERBOSE_FLAGS = ("-v", "--verbose", "--log-verbose")
 
 FALLBACK = "no usable GPU found, --gpu-layers option will be ignored"
@@ -75,25 +76,14 @@ def gpu_argv(service: Service) -> list[str]:
     Raises BadInput for free arguments that would hide the proof.
     """
     layers = [_LAYERS_FLAG, str(service.gpu_layers or ALL_LAYERS)]
-    said = False
-    for position, arg in enumerate(service.args):
-        said = said or arg in _VERBOSE_FLAGS
-        if arg == "--log-disable":
-            _hides(service, arg)
-        if arg in _VERBOSITY_FLAGS:
-            value = service.args[position + 1] if position + 1 < len(service.args) else ""
-            # what is no number is llama-server's to refuse
-            if value.isdigit() and int(value) < VERBOSITY:
-                _hides(service, f"{arg} {value}")
-            said = True
-    return layers if said else [*layers, _VERBOSITY_FLAGS[1], str(VERBOSITY)]
-
-
-def _hides(service: Service, words: str) -> t.NoReturn:
-    raise BadInput(
-        f"service {service.name}: `args` holds {words}, which hides the log lines that prove the GPU is used; leave it "
-        f"out, or set the verbosity to {VERBOSITY} or more"
-    )
+    if "--log-disable" in service.args:
+        raise BadInput(
+            f"service {service.name}: `args` holds --log-disable, which hides the log lines that prove the GPU is used; "
+            "leave it out"
+        )
+    if set(_VERBOSE_FLAGS) & set(service.args):
+        return layers
+    return [*layers, "--verbosity", str(max(PROVING, VERBOSITY.get(service.log_level, 0)))]
 
 
 def planned_layers(argv: t.Sequence[str]) -> int | None:

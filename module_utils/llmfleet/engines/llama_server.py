@@ -1,7 +1,6 @@
-"""llama-server of llama.cpp: its command line, its start and its failures.
+"""llama-server of llama.cpp: its command line.
 
-Flags, endpoints and log lines were read from the sources of commit 0c1e57098 (2026-10-01). The failure rows that need
-no GPU are provoked with a real server in tests/integration/test_failures.py; those about GPUs are recorded lines.
+Flags and endpoints were read from the sources of commit 0c1e57098 (2026-10-01).
 """
 
 from __future__ import annotations
@@ -10,16 +9,34 @@ import posixpath
 import re
 import typing as t
 
-from ansible.module_utils.llmfleet.engines import llama_offload
-from ansible.module_utils.llmfleet.engines.base import SECRETS_DIR, Failure, Launch, Mount, Phase
+from ansible.module_utils.llmfleet.engines import llama_offload, options
+from ansible.module_utils.llmfleet.engines.base import SECRETS_DIR, Launch, Mount
+from ansible.module_utils.llmfleet.engines.llama_failures import FAILURES, PHASES
+from ansible.module_utils.llmfleet.engines.llama_options import (
+    CHOICES,
+    OPTIONS,
+    REFUSED_ENV,
+    REFUSED_FIELDS,
+    REFUSED_FLAGS,
+    VERBOSITY,
+)
+from ansible.module_utils.llmfleet.engines.options import owned_env, owned_flags, shared_flags
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.llmfleet.services import Service
+
+__all__ = ["CHOICES", "FAILURES", "PHASES", "REFUSED_ENV", "REFUSED_FIELDS", "REFUSED_FLAGS"]
 
 NAME = "llama_server"
 HEALTH_PATH = "/health"
 MODEL_FORMAT = "gguf"
 CONTAINER_PORT = 8080
+PATHS = {
+    "generate": ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"),
+    "embed": ("/v1/embeddings",),
+    "rerank": ("/v1/rerank",),
+}
+"""Task -> the paths of its API in the style of OpenAI, to which callers POST; the first one is the usual one."""
 OFFLOAD = llama_offload
 """How it is put on a GPU, and what proves that it is there."""
 
@@ -29,160 +46,31 @@ DEFAULT_CONTEXT_LENGTH = 4096
 DEFAULT_PARALLEL = 1
 """Each slot has its own part of the KV cache, so that more of them cost memory from the start."""
 
-CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
-DTYPES: tuple[str, ...] = ()
-
-REFUSED_FIELDS = {
-    "gpu_memory_utilization": "llama-server takes what the model and its context need; set `gpu_layers` for less",
-    "tensor_parallel": "llama-server spreads a model over the GPUs it has by itself",
-    "dtype": "a GGUF says the types of its weights; choose a quantisation in `model`",
-}
 REFUSED_MODELS = r".*\.(safetensors|bin)"
 REFUSED_MODELS_WHY = "llama-server reads GGUF files only; convert the model with playbooks/quantize.yml"
 
-OWNED_FLAGS = {
-    "-m": "model", "--model": "model", "-mu": "model", "--model-url": "model", "-hf": "model", "--hf-repo": "model",
-    "-hff": "model", "--hf-file": "model", "-dr": "model", "--docker-repo": "model",
-    "-a": "served_name", "--alias": "served_name",
-    "--host": "bind", "--port": "port",
-    "--api-key": "api_key", "--api-key-file": "api_key",
-    "-c": "context_length", "--ctx-size": "context_length",
-    "-np": "parallel", "--parallel": "parallel",
-    "-t": "threads", "--threads": "threads",
-    "-ngl": "gpu_layers", "--gpu-layers": "gpu_layers", "--n-gpu-layers": "gpu_layers",
-    # pairs of different types have no GPU kernels in usual builds
-    "-ctk": "cache_type", "--cache-type-k": "cache_type", "-ctv": "cache_type", "--cache-type-v": "cache_type",
-}  # fmt: skip
+REFUSED_WORDS: dict[str, dict[str, str]] = {}
+
+OWNED_FLAGS = owned_flags(OPTIONS)
 """Flags that a typed field sets; in free ``args`` they would contradict it."""
-
-REFUSED_FLAGS = {
-    **dict.fromkeys(
-        ("--models-dir", "--models-preset", "--models-max", "--models-autoload"),
-        "it turns llama-server into a router that answers ready without a model",
-    ),
-    **dict.fromkeys(
-        ("--tools", "--agent", "--ui-mcp-proxy", "--webui-mcp-proxy"),
-        "it lets callers run commands or read files on the server",
-    ),
-}
-"""Flags that are never safe on a server, with the reason."""
-
-OWNED_ENV = {
-    "LLAMA_API_KEY": "api_key", "LLAMA_ARG_API_KEY_FILE": "api_key", "LLAMA_ARG_MODEL": "model",
-    "LLAMA_ARG_PORT": "port", "LLAMA_ARG_HOST": "bind", "LLAMA_ARG_ALIAS": "served_name",
-    "LLAMA_ARG_CTX_SIZE": "context_length", "LLAMA_ARG_N_PARALLEL": "parallel", "LLAMA_ARG_THREADS": "threads",
-    "LLAMA_ARG_N_GPU_LAYERS": "gpu_layers", "LLAMA_ARG_CACHE_TYPE_K": "cache_type",
-    "LLAMA_ARG_CACHE_TYPE_V": "cache_type",
-}  # fmt: skip
-
-PHASES = (
-    Phase("starting", "", 60),
-    Phase("loading model", r"load_model: loading model|loading model", 600),
-    Phase("warming up", r"warming up|model loaded", 300),
-)
-
-FAILURES = (
-    Failure(
-        r"failed to open GGUF file '(?P<file>[^']+)' \(Permission denied\)",
-        "the engine's user (uid 10001) may not read the model file {file}",
-        "make the file readable for others on the host (chmod o+r)",
-    ),
-    Failure(
-        r"failed to open GGUF file '(?P<file>[^']+)'",
-        "the model file {file} is not there inside the container",
-        "check `model` and that the file still exists on the host",
-    ),
-    Failure(
-        r"invalid magic characters: '(?P<magic>.*)', expected 'GGUF'",
-        "the model file is not a GGUF (it begins with '{magic}')",
-        "fetch it again: a web page, an LFS pointer or another format was saved under this name",
-    ),
-    Failure(
-        r"failed to read magic|failed to read key-value pairs|data is not within the file bounds",
-        "the model file is truncated or corrupt",
-        "fetch it again and give its model_sha256 so that a short file is noticed",
-    ),
-    Failure(
-        r"unknown model architecture: '(?P<arch>[^']+)'",
-        "this build of llama.cpp does not know the model architecture {arch}",
-        "build a newer llama.cpp (llama_cpp_image_ref) or choose another model",
-    ),
-    Failure(
-        r"this GGUF file is version (?P<found>\d+) but this software only supports up to version (?P<known>\d+)",
-        "the model file has GGUF version {found}; this llama.cpp reads up to {known}",
-        "build a newer llama.cpp (llama_cpp_image_ref) or convert the model again",
-    ),
-    Failure(
-        r"illegal split file idx: (?P<part>\d+)",
-        "the model is a part of a split GGUF (index {part}), not its first part",
-        "give the file that ends in -00001-of-….gguf as `model`",
-    ),
-    Failure(
-        r"failed to load GGUF split from (?P<file>\S+)|invalid split file name: (?P<name>\S+)",
-        "a part of the split GGUF is missing or renamed ({file}{name})",
-        "put all parts under their original names into one folder",
-    ),
-    Failure(
-        r"invalid argument: (?P<flag>\S+)",
-        "llama-server does not know the argument {flag}",
-        "correct or remove it in `args` (flags differ between builds: see llama-server --help of this image)",
-    ),
-    Failure(
-        r"the argument has been removed", "an argument was removed from llama-server", "see the line for its successor"
-    ),
-    Failure(r"invalid device: (?P<device>\S+)", "the image has no device {device}", "correct `--device` in `args`"),
-    Failure(
-        r"error while handling argument \"(?P<flag>[^\"]+)\": (?P<why>.*)",
-        "llama-server refuses the value of {flag} ({why})",
-        "correct it in `args`",
-    ),
-    Failure(
-        r"couldn't bind HTTP server socket, hostname: (?P<host>\S+), port: (?P<port>\d+)",
-        "port {port} is taken inside the container's network",
-        "choose another port",
-    ),
-    Failure(
-        r"cudaMalloc failed: out of memory|unable to allocate CUDA",
-        "the GPU has too little free memory for the model",
-        "use a smaller quantisation, a shorter context_length, or offload fewer layers",
-    ),
-    Failure(
-        r"failed to allocate buffer for kv cache|failed to initialize the context|failed to create_context",
-        "the context does not fit into memory",
-        "lower context_length or parallel",
-    ),
-    Failure(
-        r"unable to allocate (?P<backend>\w+) buffer|std::bad_alloc",
-        "the model does not fit into memory",
-        "use a smaller quantisation, raise `memory`, or choose a bigger host",
-    ),
-    *llama_offload.GPU_FAILURES,
-    Failure(
-        r"error while loading shared libraries: (?P<lib>\S+?):",
-        "the image lacks {lib} on this host",
-        "a CUDA image needs the NVIDIA container toolkit and a GPU; otherwise use the CPU image",
-    ),
-    Failure(
-        r"Illegal instruction|exec format error",
-        "the image was built for another processor than this host's",
-        "build it for this host (llama_cpp_image_cpu_level: auto)",
-    ),
-    Failure(r"^error: (?P<what>.*)", "llama-server refuses to start: {what}", "read the log lines around this one"),
-    Failure(
-        r"exiting due to model loading error",
-        "llama-server could not load the model",
-        "read the log lines before this one",
-    ),
-)
+SHARED_FLAGS = shared_flags(OPTIONS)
+OWNED_ENV = owned_env(OPTIONS)
 
 
 def launch(
-    service: Service, model_path: str, model_context: int | None, api_key: str, has_gpus: bool = False
+    service: Service,
+    model_path: str,
+    model_context: int | None,
+    api_key: str,
+    has_gpus: bool = False,
+    *,
+    more: t.Mapping[str, str] | None = None,
 ) -> Launch:
     """Return how llama-server serves ``service`` from the GGUF at ``model_path`` on the host. Raises BadInput.
 
     ``model_context`` is the context the model was trained for, in tokens (None: not known); ``has_gpus``: the container
-    gets the host's GPUs, which it uses unless the service is meant for the CPU.
+    gets the host's GPUs, which it uses unless the service is meant for the CPU; ``more``: key -> path in the container
+    of the other models that the service names.
     context_length is what one request may use; llama-server's --ctx-size is the total over its slots.
     """
     context = service.context_length or min(DEFAULT_CONTEXT_LENGTH, model_context or DEFAULT_CONTEXT_LENGTH)
@@ -210,6 +98,12 @@ def launch(
     if has_gpus:
         # an image for GPUs does not start without the driver's libraries, so it gets GPUs even to leave them alone
         argv += ["--device", "none"] if service.device == "cpu" else llama_offload.gpu_argv(service)
+    if service.log_level and not (has_gpus and service.device != "cpu"):
+        argv += ["--verbosity", str(VERBOSITY[service.log_level])]
+    if service.task in ("embed", "rerank") and not service.ubatch_size:
+        # a text is one piece for these tasks: one that is longer than this is refused
+        argv += [*([] if service.batch_size else ["--batch-size", str(context)]), "--ubatch-size", str(context)]
+    argv += options.argv(service, OPTIONS, more or {})
     if api_key:
         argv += ["--api-key-file", f"{SECRETS_DIR}/api_key"]
         # at the verbosity that proves the GPU the last four characters of a single key are printed, of more the count
@@ -221,3 +115,9 @@ def launch(
         mounts=(mount,),
         secrets={"api_key": api_key} if api_key else {},
     )
+
+
+def rehearsal(spec: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return what a container of ``spec`` runs instead, so that it only reads its arguments."""
+    # what stands before it is read first
+    return {"argv": [*spec["argv"], "--version"]}

@@ -4,23 +4,45 @@ from __future__ import annotations
 
 import posixpath
 import typing as t
+from dataclasses import replace
 
-from ansible.module_utils.llmfleet.engines import vllm_device
+from ansible.module_utils.llmfleet.engines import options, vllm_device
 from ansible.module_utils.llmfleet.engines.base import SECRETS_DIR, Launch, Mount
+from ansible.module_utils.llmfleet.engines.options import owned_env, owned_flags, shared_flags
 from ansible.module_utils.llmfleet.engines.vllm_failures import FAILURES, PHASES
 from ansible.module_utils.llmfleet.engines.vllm_gate import GATE, GATE_FILE, MIDDLEWARE
+from ansible.module_utils.llmfleet.engines.vllm_options import (
+    CHOICES,
+    OPTIONS,
+    REFUSED_ENV,
+    REFUSED_FIELDS,
+    REFUSED_FLAGS,
+    REFUSED_WORDS,
+)
+from ansible.module_utils.llmfleet.engines.vllm_rehearsal import rehearsal
 from ansible.module_utils.llmfleet.memory import vllm_cache
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.llmfleet.memory.shape import Shape
     from ansible.module_utils.llmfleet.services import Service
 
-__all__ = ["FAILURES", "PHASES"]
+__all__ = [
+    *("FAILURES", "PHASES", "rehearsal"),
+    *("CHOICES", "REFUSED_ENV", "REFUSED_FIELDS", "REFUSED_FLAGS", "REFUSED_WORDS"),
+]
 
 NAME = "vllm"
 HEALTH_PATH = "/health"
 CONTAINER_PORT = 8000
 MODEL_FORMAT = "safetensors"
+PATHS = {
+    "generate": ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"),
+    "embed": ("/v1/embeddings", "/v2/embed"),
+    "rerank": ("/v1/rerank", "/v2/rerank"),
+    "score": ("/v1/score",),
+    "classify": ("/classify",),
+}
+"""Task -> the paths of its API in the style of OpenAI, to which callers POST; the first one is the usual one."""
 OFFLOAD = vllm_device
 """What proves that it computes on a GPU."""
 
@@ -31,44 +53,19 @@ limit costs nothing until a request uses it; but one request of that length has 
 DEFAULT_PARALLEL = 64
 """Requests computed at once; more wait. What limits them in fact is the cache that they share."""
 
-CACHE_TYPES = ("auto", "fp8")
-DTYPES = ("auto", "half", "float16", "bfloat16", "float", "float32")
-
-REFUSED_FIELDS = {"gpu_layers": "vLLM has all layers on the GPUs; for a part of them use engine llama_server"}
 REFUSED_MODELS = r"tiny|.*\.gguf"
 REFUSED_MODELS_WHY = (
     "engine vllm reads models of the Hugging Face format (a folder with config.json and *.safetensors), not a GGUF "
     "file; name such a model, or set `engine: llama_server`"
 )
 
-OWNED_FLAGS = {
-    "--model": "model", "--tokenizer": "model", "--revision": "model", "--download-dir": "model",
-    "--served-model-name": "served_name",
-    "--host": "bind", "--port": "port", "--uds": "port",
-    "--api-key": "api_key",
-    "--max-model-len": "context_length",
-    "--max-num-seqs": "parallel",
-    "--dtype": "dtype",
-    "--kv-cache-dtype": "cache_type",
-    "--gpu-memory-utilization": "gpu_memory_utilization",
-    "--tensor-parallel-size": "tensor_parallel", "-tp": "tensor_parallel",
-}  # fmt: skip
+OWNED_FLAGS = owned_flags(OPTIONS)
 """Flags that a typed field sets; in free ``args`` they would contradict it."""
+SHARED_FLAGS = shared_flags(OPTIONS)
+OWNED_ENV = owned_env(OPTIONS)
 
-REFUSED_FLAGS = {
-    "--config": "it could set anything that is checked here, unseen",
-    "--middleware": "llmfleet's own, which asks for the API key, would not be the only one",
-    "--hf-token": "a token does not belong on a command line; models are fetched before the service starts",
-    "--headless": "it serves nobody",
-}
-"""Flags that are never right here, with the reason."""
-
-OWNED_ENV = {
-    "VLLM_API_KEY": "api_key",
-    "OMP_NUM_THREADS": "threads",
-    "VLLM_CPU_OMP_THREADS_BIND": "threads",
-    "VLLM_SERVER_DEV_MODE": "state",
-}
+DRAFT_TOKENS = 5
+"""Tokens that a draft model drafts at once when the service does not say; vLLM has no figure of its own."""
 
 _CACHE = "/cache"
 _SHM_MIB = 8192
@@ -108,13 +105,17 @@ def launch(
     *,
     shape: Shape | None = None,
     mounts: t.Sequence[Mount] = (),
+    more: t.Mapping[str, str] | None = None,
 ) -> Launch:
     """Return how vLLM serves ``service`` from the folder ``model_path`` on the host.
 
     ``model_context`` is the context the model was trained for, in tokens (None: not known); ``has_gpus``: the container
     gets the host's GPUs; ``shape``: what is known of the model, by which the cache on a CPU is measured; ``mounts``:
-    where the model's files are, when that is not below its folder.
+    where the model's files are, when that is not below its folder; ``more``: key -> path in the container of the other
+    models that the service names.
     """
+    if service.draft_model:
+        service = replace(service, draft_tokens=service.draft_tokens or DRAFT_TOKENS)
     context = service.context_length or min(DEFAULT_CONTEXT_LENGTH, model_context or DEFAULT_CONTEXT_LENGTH)
     on_gpu = has_gpus and service.device != "cpu"
     target = target_of(model_path)
@@ -133,7 +134,8 @@ def launch(
         argv += ["--kv-cache-dtype", service.cache_type]
     if service.tensor_parallel:
         argv += ["--tensor-parallel-size", str(service.tensor_parallel)]
-    env, secrets = dict(ENV), {}
+    argv += options.argv(service, OPTIONS, more or {})
+    env, secrets = {**ENV, **options.variables(service, OPTIONS)}, {}
     if service.threads and not on_gpu:
         env.update(OMP_NUM_THREADS=str(service.threads), VLLM_CPU_OMP_THREADS_BIND="nobind")
     if api_key:
@@ -162,12 +164,13 @@ def target_of(model_path: str) -> str:
 
 def _gpu(service: Service) -> list[str]:
     said = ["--gpu-memory-utilization", f"{service.gpu_memory_utilization:g}"] if service.gpu_memory_utilization else []
+    said += ["--enforce-eager"] if service.enforce_eager else []
     return [*said, *(["--dtype", service.dtype] if service.dtype else [])]
 
 
 def _cpu(service: Service, context: int, shape: Shape | None) -> list[str]:
     """Return the arguments for a CPU: vLLM would take nearly all memory of the host for its cache."""
-    argv = ["--enforce-eager"] if "--enforce-eager" not in service.args else []
+    argv = [] if service.enforce_eager is False else ["--enforce-eager"]
     # the first short prompt in bfloat16 can end in an illegal instruction; what is quantised has its own types
     dtype = service.dtype or ("" if shape and shape.quant not in vllm_cache.PLAIN else "float32")
     argv += ["--dtype", dtype] if dtype else []

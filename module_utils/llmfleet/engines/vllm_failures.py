@@ -26,7 +26,7 @@ FAILURES = (
         "correct or remove them in `args` (they differ between versions)",
     ),
     Failure(
-        r"vllm: error: (?P<what>.*)|api_server\.py: error: (?P<old>.*)",
+        r"vllm(?: serve)?: error: (?P<what>.*)|api_server\.py: error: (?P<old>.*)",
         "vLLM refuses its arguments: {what}{old}",
         "correct it in `args`",
     ),
@@ -119,18 +119,26 @@ FAILURES = (
         "fetch the model again; vLLM needs its *.safetensors files",
     ),
     Failure(
-        r"trust_remote_code|contains custom code which must be executed",
+        # every start prints `trust_remote_code=False` among its settings
+        r"contains custom code which must be executed|consider setting `trust_remote_code=True`",
         "the model brings its own program code, which vLLM does not run unasked",
         "read that code, then add --trust-remote-code to `args`; or choose another model",
     ),
     Failure(
         r"Invalid repository ID or local directory specified|does not appear to have a file named config\.json"
-        r"|HFValidationError",
+        r"|HFValidationError: ",
         "the model folder is not there inside the container, or has no config.json",
         "check `model` and that the folder still exists on the host",
     ),
     Failure(
-        r"LocalEntryNotFoundError|We couldn't connect to|OfflineModeIsEnabled|Cannot access gated repo",
+        r"Cannot access gated repo for url (?P<url>\S+)|You are trying to access a gated repo"
+        r"|401 Client Error|Repository Not Found for url",
+        "the hub does not give this model to everybody (it is gated or private), and vLLM asks it for a file",
+        "accept the licence on the model's page, give model_store_hf_token, and say the model with `model`: it is "
+        "fetched before the service starts",
+    ),
+    Failure(
+        r"LocalEntryNotFoundError: |We couldn't connect to|OfflineModeIsEnabled: ",
         "vLLM wants a file of the hub that the model folder does not hold",
         "fetch the whole model; services never download while they start",
     ),

@@ -93,15 +93,15 @@ def _grows(search: Search, found: Attempt) -> str:
     states = llama.checkpoints(search.shape, found.run)
     if left >= found.run.prompt_cache + states:
         return ""
-    args = [f"--cache-ram, '{left // MIB // (4 if states else 2) // 128 * 128}'"]
+    bounds = [f"`cache_ram: {left // MIB // (4 if states else 2) // 128 * 128}`"]
     kept = f"{gib(found.run.prompt_cache)} of earlier prompts"
     if states * 4 > left:
         each = states // max(1, found.run.checkpoints)
-        args.append(f"--ctx-checkpoints, '{left // 2 // max(1, each)}'")
+        bounds.append(f"`args: [--ctx-checkpoints, '{left // 2 // max(1, each)}']`")
         kept += f" and {gib(states)} of checkpoints"
     return (
         f"; with use llama-server keeps up to {kept} in RAM, where {gib(left)} are left: "
-        f"`args: [{', '.join(args)}]` bounds it"
+        f"{' and '.join(bounds)} {'bounds' if len(bounds) == 1 else 'bound'} it"
     )
 
 

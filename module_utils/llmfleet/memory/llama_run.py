@@ -102,6 +102,8 @@ _SWITCHES: dict[str, tuple[str, t.Any]] = {
     "--cpu-moe": ("experts_on_cpu", 1 << 20),
     "--embedding": ("embeddings", True),
     "--embeddings": ("embeddings", True),
+    "--rerank": ("embeddings", True),
+    "--reranking": ("embeddings", True),
 }
 _UNCOUNTED = (
     "-mm", "--mmproj", "--mmproj-url", "-mmu", "-md", "--model-draft", "--spec-draft-model", "--lora", "--lora-scaled",
@@ -132,6 +134,9 @@ def run_of(ask: Ask, context: int, cache_type: str) -> Run:
         found["batch"] = ask.batch
     if ask.ubatch:
         found["ubatch"] = ask.ubatch
+    if found.get("embeddings") and "ubatch" not in found:
+        # a text is one piece
+        found.update(ubatch=context, batch=found.get("batch", context))
     run = Run(context=context, parallel=max(1, ask.parallel), key_type=cache_type, value_type=cache_type)
     run = replace(run, **found)
     for kind in (run.key_type, run.value_type):
@@ -139,8 +144,8 @@ def run_of(ask: Ask, context: int, cache_type: str) -> Run:
             raise BadInput(f"cache_type {kind!r} is none that llama-server knows: {', '.join(CACHE_TYPES)}")
     if not run.flash_attention and CACHE_TYPES[run.value_type][0] > 1:
         raise BadInput(
-            f"values of the type {run.value_type} need flash attention, which `args` turn off; leave that out, or use "
-            f"cache_type f16"
+            f"values of the type {run.value_type} need flash attention, which `flash_attention: false` turns off; "
+            f"leave that out, or use cache_type f16"
         )
     return replace(run, batch=max(1, run.batch), ubatch=max(1, run.ubatch))
 

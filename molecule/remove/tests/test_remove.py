@@ -16,8 +16,9 @@ def test_no_network_of_ours_is_left(host):
     assert set(host.check_output("docker network ls --format '{{.Name}}'").split()) == {"bridge", "host", "none"}
 
 
-def test_port_is_closed(host):
+def test_ports_are_closed(host):
     assert not host.socket("tcp://0.0.0.0:8080").is_listening
+    assert not host.socket("tcp://127.0.0.1:8081").is_listening
 
 
 def test_engine_and_models_stay(host):

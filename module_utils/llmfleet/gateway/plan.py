@@ -1,0 +1,85 @@
+"""The gateway for the role: what speaks against it, its files, and where it answers. Pure."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.module_utils.llmfleet.errors import LlmfleetError
+from ansible.module_utils.llmfleet.gateway import certificate, nginx
+from ansible.module_utils.llmfleet.gateway.fleet import Data
+from ansible.module_utils.llmfleet.gateway.request import Request, make
+
+SECRET_MODE, MODE = "0400", "0444"
+HEALTH_SECONDS = 20
+
+
+def hosts(
+    names: t.Sequence[str], services: t.Sequence[t.Any], addresses: t.Sequence[str], given: t.Sequence[str]
+) -> list[dict[str, t.Any]]:
+    """Return the hosts with services as the gateway wants them, from one list of each; ``given`` addresses go first."""
+    rows = zip(names, services, addresses, given)
+    return [
+        {"host": name, "services": own or [], "address": said or address or name} for name, own, address, said in rows
+    ]
+
+
+def problems(said: Data, fleet: t.Sequence[Data], host: str) -> list[str]:
+    """Return what speaks against the gateway that the role's variables ``said`` describe; [] when nothing does."""
+    try:
+        certificate.names(said["names"], ())
+        make(said, fleet, host)
+    except LlmfleetError as error:
+        return [str(error)]
+    return []
+
+
+def container(
+    said: Data, fleet: t.Sequence[Data], host: str, program: str, layout: Data, pair: Data
+) -> dict[str, t.Any]:
+    """Return what the module side_container is told beside the image: files, where it listens, how it is asked.
+
+    ``program`` is gateway.js; ``pair`` has the certificate and the private_key.
+    """
+    request = make(said, fleet, host)
+    made = nginx.files(request, program, layout, pair["certificate"], pair["private_key"])
+    secret = (nginx.CONFIG, nginx.KEY)
+    rows = [
+        {"path": name, "content": content, "mode": SECRET_MODE if name in secret else MODE}
+        for name, content in made.items()
+    ]
+    bind = f"[{request.bind}]" if ":" in request.bind else request.bind
+    return {
+        "files": rows,
+        "files_target": nginx.TARGET,
+        "entrypoint": layout["binary"],
+        "argv": list(nginx.ARGV),
+        "check_argv": [layout["binary"], *nginx.ARGV, "-t"],
+        "listens": [f"{bind}:{request.port}", f"127.0.0.1:{request.local_port}"],
+        "health": {
+            "url": f"http://127.0.0.1:{request.local_port}/health",
+            "contains": nginx.serial(made),
+            "timeout": HEALTH_SECONDS,
+        },
+    }
+
+
+def result(said: Data, fleet: t.Sequence[Data], host: str, address: str, pair: Data) -> dict[str, t.Any]:
+    """Return what others are told of the gateway: its addresses, the services behind it and its certificate.
+
+    ``address``: of the host towards other machines.
+    """
+    request = make(said, fleet, host)
+    seen = _seen(request, address)
+    return {
+        "urls": [f"https://{seen}:{request.port}/v1"],
+        "local_url": f"http://127.0.0.1:{request.local_port}/v1",
+        "web_ui": f"https://{seen}:{request.port}/" if request.web_ui else "",
+        "models": [group.model for group in request.groups],
+        "keys": [one.name for one in request.keys],
+        "certificate": pair["path"],
+    }
+
+
+def _seen(request: Request, address: str) -> str:
+    where = address if request.bind in ("0.0.0.0", "::") else request.bind  # noqa: S104 - compared, not bound
+    return f"[{where}]" if ":" in where else where

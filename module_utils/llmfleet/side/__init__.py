@@ -1,0 +1,1 @@
+"""Helper containers beside the engines, such as the gateway and the web UI: kept as they are declared."""

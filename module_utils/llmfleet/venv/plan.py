@@ -1,0 +1,84 @@
+"""Which Python environment a host needs for its services with `runtime: venv`, and why. Pure.
+
+`need` says what to ask of the module vllm_venv in check mode, `settle` makes the plan of the host from its answer. The
+plan has the words of an image's (action, image, variant, why), as that is what a service is planned with.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.module_utils.llmfleet import cpu_level, gpus
+from ansible.module_utils.llmfleet import published_images as published
+from ansible.module_utils.llmfleet.cuda_host import row_of
+from ansible.module_utils.llmfleet.errors import BadInput
+from ansible.module_utils.llmfleet.services import Service, parse_all
+from ansible.module_utils.llmfleet.venv.recipe import CPU, CUDA
+
+Data = dict[str, t.Any]
+
+AUTO = "auto"
+NO_VENV: Data = {"action": "none", "image": "", "why": "no service needs one", "problems": [], "warnings": []}
+
+
+def need(raw_services: t.Any, facts: Data, host: str, variant: str = AUTO, version: str = "") -> Data:
+    """Return {needed, variant, version, why, problems, warnings} for ``host``; raises BadInput for wrong services.
+
+    ``facts`` are those of host_info; ``variant`` and ``version`` what the inventory asks for (auto and "" choose).
+    """
+    own = [one for one in parse_all(raw_services) if one.runtime == "venv" and one.state == "started"]
+    found: Data = {"needed": bool(own), "variant": "", "version": "", "why": "", "problems": [], "warnings": []}
+    if not own:
+        return {**found, "why": "no service of this host runs in a venv"}
+    try:
+        architecture = cpu_level.architecture(facts["platform"]["architecture"])
+        found["variant"], found["why"] = _variant(own, facts["gpu"], variant)
+        if found["variant"] == CPU:
+            return found
+        if version:
+            return {**found, "version": version, "why": f"vllm_venv_version is {version}"}
+        verdict = published.vllm(row_of(host, architecture, facts["gpu"]), published.VLLM_ON_PYPI)
+        if not verdict.tag:
+            fix = f"; {verdict.fix}" if verdict.fix else ""
+            raise BadInput(f"no vLLM of the package index suits this host: {verdict.why}{fix}")
+        found.update(version=verdict.tag.lstrip("v"), why=verdict.why, warnings=[verdict.fix] if verdict.fix else [])
+    except BadInput as problem:
+        found["problems"].append(str(problem))
+    return found
+
+
+def _variant(services: t.Sequence[Service], gpu: Data, asked: str) -> tuple[str, str]:
+    """Return (variant, why). Raises BadInput when no single environment serves all ``services``."""
+    if asked != AUTO:
+        return asked, f"vllm_venv_variant is {asked}"
+    has_gpu = gpu["verdict"] == gpus.GPU
+    on_cpu = [one.name for one in services if one.device == "cpu" or (one.device == AUTO and not has_gpu)]
+    on_gpu = [one.name for one in services if one.name not in on_cpu]
+    if on_cpu and on_gpu:
+        raise BadInput(
+            f"services {', '.join(on_gpu)} run vLLM on the GPU and {', '.join(on_cpu)} on the CPU, which takes two "
+            "environments, and a host has one; give the latter to llama_server, or another host"
+        )
+    if on_gpu and not has_gpu:
+        raise BadInput(
+            f"service {on_gpu[0]}: `device` is gpu, and this host has none that can be used ({gpu['reason']})"
+        )
+    return (CUDA, gpu["reason"]) if on_gpu else (CPU, gpu["reason"] if not has_gpu else "its services say device: cpu")
+
+
+def settle(wanted: Data, answer: Data) -> Data:
+    """Return the plan of a host: {action, image (the folder), variant, version, python, why, problems, warnings}.
+
+    ``wanted`` is from `need`, ``answer`` what the module vllm_venv said in check mode ({} when it was not asked).
+    ``action`` is none, keep, build or refuse.
+    """
+    plan: Data = {**NO_VENV, "python": "", **{key: wanted[key] for key in ("variant", "version", "why")}}
+    plan.update(problems=list(wanted["problems"]), warnings=list(wanted["warnings"]))
+    if not wanted["needed"]:
+        return plan
+    if not plan["problems"] and ("action" not in answer or answer.get("failed")):
+        plan["problems"] = [str(answer.get("msg") or "the module vllm_venv gave no answer; see its output")]
+    if plan["problems"]:
+        return {**plan, "action": "refuse", "why": plan["problems"][0]}
+    why = "; ".join(filter(None, [answer["why"], wanted["why"]]))
+    return {**plan, "action": answer["action"], "image": answer["venv"], "python": answer["python"], "why": why}
