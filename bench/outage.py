@@ -31,7 +31,7 @@ from helpers import free_port, run_module  # noqa: E402
 NAME = "bench-outage"
 FAILURES = {
     "arguments refused": {"args": ["--no-such-flag"]},
-    "start fails": {"args": ["--lora", "/models/no-such-adapter.gguf"]},
+    "start fails": {"args": ["--override-kv", "tokenizer.ggml.model=str:nope"]},
 }
 
 

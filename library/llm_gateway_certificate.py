@@ -83,6 +83,10 @@ path:
   description: The certificate on the host, for clients that are to trust it.
   returned: success
   type: str
+address:
+  description: The host's address towards other machines.
+  returned: success
+  type: str
 certificate:
   description: The certificate; empty in check mode where there is none yet.
   returned: success
@@ -181,7 +185,7 @@ def main() -> None:
         result = given(*files) if any(files) else own(module)
     except (LlmfleetError, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    module.exit_json(address=lan_address() or socket.gethostname(), **result)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,11 @@ options:
       - The model on the host, a GGUF file or, for vllm, a folder. Required to start a service.
     type: path
     default: ""
+  more_paths:
+    description:
+      - The other models that the service names, by its key, such as C(draft_model), as C(model_path) does for C(model).
+    type: dict
+    default: {}
   gpus:
     description:
       - How the container gets the GPUs of the host. Empty, it gets none and serves from the CPU.
@@ -171,6 +176,7 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "api_key": {"type": "str", "default": "", "no_log": True},
     "image": {"type": "str", "default": ""},
     "model_path": {"type": "path", "default": ""},
+    "more_paths": {"type": "dict", "default": {}},
     "gpus": {"type": "str", "choices": ["", *PLANNED], "default": ""},
     "gpu_ids": {"type": "list", "elements": "str", "default": []},
     "gpu_access": {"type": "str", "choices": ["auto", *ACCESS], "default": "auto"},
@@ -207,6 +213,7 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
             service,
             image=service.image or module.params["image"],
             model_path=module.params["model_path"],
+            more_paths=module.params["more_paths"],
             api_key=module.params["api_key"],
             foresee=module.check_mode,
             gpus=module.params["gpus"],

@@ -8,8 +8,8 @@ DOCUMENTATION = r"""
 module: llm_service_info
 short_description: Tell which services run on a host, whether they answer and how fast
 description:
-  - Finds the containers that M(llm_service) made, also those that no inventory names any more, and asks each whether it
-    answers. Nothing is changed, started or restarted.
+  - Finds what M(llm_service) and M(llm_service_venv) made, also services that no inventory names any more, and asks
+    each whether it answers. Nothing is changed, started or restarted.
   - A service that does not answer is no failure of this module but a row with the problem and its fix.
 options:
   level:
@@ -34,6 +34,11 @@ options:
     description: When each load ends at the latest.
     type: float
     default: 10
+  names:
+    description: The services to look at; empty, all are.
+    type: list
+    elements: str
+    default: []
   docker_cli:
     description: The docker client to use.
     type: str
@@ -64,7 +69,8 @@ services:
   elements: dict
   contains:
     name: {description: Name of the service., type: str}
-    container: {description: "Its container, which has another name after an interrupted roll-out.", type: str}
+    container: {description: "Its container or unit; after an interrupted roll-out it has another name.", type: str}
+    runtime: {description: What it runs in., type: str}
     state: {description: "What docker says of the container, such as running or exited.", type: str}
     answering: {description: "Whether it answers as far as was asked, null where it was not asked.", type: bool}
     problem: {description: "What is wrong, one sentence.", type: str}
@@ -86,7 +92,9 @@ services:
     uptime_seconds: {description: How long it has been running., type: int}
     restarts: {description: How often docker has restarted it after it had ended by itself., type: int}
 helpers:
-  description: Containers beside the services, such as the gateway, with the same keys as far as they apply.
+  description:
+    - Containers beside the services, such as the gateway, with the same keys as far as they apply, and C(addresses)
+      of the host on which they answer.
   returned: success
   type: list
   elements: dict
@@ -99,7 +107,7 @@ wsl:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.llmfleet import host_look, service_look
+from ansible.module_utils.llmfleet import helper_look, host_look, service_look, unit_look
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
 from ansible.module_utils.llmfleet.llm_load_run import Load
@@ -113,6 +121,7 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "patience": {"type": "int", "default": 5},
     "streams": {"type": "list", "elements": "int", "default": []},
     "load_seconds": {"type": "float", "default": 10},
+    "names": {"type": "list", "elements": "str", "default": []},
     "docker_cli": {"type": "str", "default": "docker"},
 }
 
@@ -123,16 +132,23 @@ def main() -> None:
     given = module.params
     docker = Docker(module.run_command, given["docker_cli"])
     questions = service_look.Questions(
-        given["level"], given["patience"], tuple(given["streams"]), Load(seconds=given["load_seconds"])
+        given["level"],
+        given["patience"],
+        tuple(given["streams"]),
+        Load(seconds=given["load_seconds"]),
+        tuple(given["names"]),
     )
     services: list[dict[str, t.Any]] = []
     helpers: list[dict[str, t.Any]] = []
     try:
         if any(not 1 <= streams <= 1024 for streams in given["streams"]):
             raise BadInput("each of `streams` must be between 1 and 1024")
-        # where docker was never installed nothing was deployed
+        found = unit_look.in_units(module.run_command)
+        # where docker was never installed there are no containers
         if module.get_bin_path(docker.executable):
-            services, helpers = service_look.look(docker, questions), service_look.helpers(docker)
+            found += service_look.in_containers(docker)
+            helpers = helper_look.helpers(docker)
+        services = service_look.look(docker, found, questions)
     except (LlmfleetError, OSError) as error:
         module.fail_json(msg=f"looking at the services: {error}")
     module.exit_json(changed=False, services=services, helpers=helpers, wsl=bool(host_look.platform()["wsl"]))

@@ -33,6 +33,10 @@ options:
       - Folder of the model on the host. Required to start a service.
     type: path
     default: ""
+  more_paths:
+    description: Where the further models that the service names are on the host, by the key that names them.
+    type: dict
+    default: {}
   gpus:
     description:
       - Whether the unit may use the host's NVIDIA GPUs; empty, it serves from the CPU.
@@ -152,7 +156,6 @@ rolled_back:
 import os
 import secrets as random_secrets
 import typing as t
-from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.llmfleet import lifecycle, spec
@@ -162,10 +165,11 @@ from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.host_edge import find_program
 from ansible.module_utils.llmfleet.rollout import RolledBackError
+from ansible.module_utils.llmfleet.service_result import asked, failure
 from ansible.module_utils.llmfleet.services import Service, parse
 from ansible.module_utils.llmfleet.venv import environments, recipe
 from ansible.module_utils.llmfleet.venv.before import ContainerBefore
-from ansible.module_utils.llmfleet.venv.rollout import UNITS, UnitRollout
+from ansible.module_utils.llmfleet.venv.rollout import UnitRollout
 from ansible.module_utils.llmfleet.venv.service_spec import Place, unit_of
 from ansible.module_utils.llmfleet.venv.systemd import Systemd, UnitsAsContainers
 from ansible.module_utils.llmfleet.venv.wanted import check_port, resolve
@@ -176,6 +180,7 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "api_key": {"type": "str", "default": "", "no_log": True},
     "venv": {"type": "path", "default": ""},
     "model_path": {"type": "path", "default": ""},
+    "more_paths": {"type": "dict", "default": {}},
     "gpus": {"type": "str", "choices": ["", "nvidia"], "default": ""},
     "gpu_ids": {"type": "list", "elements": "str", "default": []},
     "user": {"type": "str", "default": recipe.USER},
@@ -210,7 +215,7 @@ def run(module: AnsibleModule, service: Service) -> None:
     wanted, secrets = _wanted(module, service, known) if started else (None, {})
     decision = lifecycle.decide(service.state, current, previous, wanted)
     result: dict[str, t.Any] = {
-        "service": {**params["service"], "has_api_key": service.has_api_key, "prompt": service.verify.prompt},
+        "service": asked(params["service"], service),
         "changed": decision.changes,
         "action": decision.action,
         # decisions are worded for containers
@@ -227,15 +232,15 @@ def run(module: AnsibleModule, service: Service) -> None:
     try:
         report = rollout.carry_out(decision.action, wanted, secrets)
     except NotReadyError as error:
-        fail(module, {**result, **rollout.instead}, f"service {service.name}: {error}", error)
+        module.fail_json(**failure({**result, **rollout.instead}, f"service {service.name}: {error}", error))
     except RolledBackError as error:
-        restored = error.previous.as_dict() if error.previous else None
-        fail(module, result, f"service {service.name}: {error}", error.error, rolled_back=True, previous_verification=restored)
+        more = {"rolled_back": True, "previous_verification": error.previous.as_dict() if error.previous else None}
+        module.fail_json(**failure(result, f"service {service.name}: {error}", error.error, **more))
     result.update(rollout.instead)
     if report and wanted:
         result.update(verification=report.as_dict(), urls=service_urls(service), removed=[])
         if decision.action in ("replace", "finish"):
-            result["removed"] = _prune(wanted["venv"])
+            result["removed"] = environments.prune(wanted["venv"])
     module.exit_json(**result)
 
 
@@ -256,31 +261,12 @@ def _wanted(module: AnsibleModule, service: Service, known: spec.Spec | None) ->
         service,
         place,
         model_path=params["model_path"],
+        more_paths=params["more_paths"],
         api_key=params["api_key"],
         salt=known["salt"] if known else random_secrets.token_hex(8),
         foresee=module.check_mode,
     )
     return wanted, launch.secrets
-
-
-def _prune(venv: str) -> list[str]:
-    """Remove the environments that no unit runs from any more; return what went."""
-    gone = environments.unused(Path(venv).parent, Path(UNITS), venv)
-    for path in gone:
-        environments.discard(path)
-    return [str(path) for path in gone]
-
-
-def fail(module: AnsibleModule, result: dict[str, t.Any], msg: str, error: NotReadyError, **more: t.Any) -> None:
-    """Leave with the diagnosis; the log is printed as it is, so secrets never reach it (they travel by file)."""
-    result.pop("diff")
-    module.fail_json(
-        msg=msg,
-        diagnosis=error.diagnosis,
-        log_tail=error.log.splitlines()[-50:],
-        verification=error.report.as_dict(),
-        **{"rolled_back": False, **result, **more},
-    )
 
 
 if __name__ == "__main__":

@@ -84,9 +84,8 @@ options:
     type: str
     default: ''
   health:
-    description: What proves that it works. Empty, it only has to stay up.
+    description: What proves that it works. Without it, it only has to stay up.
     type: dict
-    default: {}
     suboptions:
       url: {description: 'Address that is asked from the host.', type: str, default: ''}
       status: {description: HTTP status that it must answer., type: int, default: 200}
@@ -200,16 +199,15 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "stop_seconds": _option("int", 30),
     "check_argv": _words(),
     "reload_signal": _option("str"),
-    "health": _option(
-        "dict",
-        {},
-        options={
+    "health": {
+        "type": "dict",
+        "options": {
             "url": _option("str"),
             "status": _option("int", 200),
             "timeout": _option("float", 60),
             "contains": _option("str"),
         },
-    ),
+    },
     "purge": _option("bool", False),
     "directory": _option("path", "/var/lib/llmfleet/side"),
     "docker_cli": _option("str", "docker"),

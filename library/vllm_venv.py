@@ -85,7 +85,7 @@ from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.python_parts import TORCH_INDEXES
 from ansible.module_utils.llmfleet.venv import recipe
 from ansible.module_utils.llmfleet.venv.job import VenvJob, remove
-from ansible.module_utils.llmfleet.venv.rollout import UNITS
+from ansible.module_utils.llmfleet.venv.service_spec import UNITS
 
 ARGUMENT_SPEC: dict[str, t.Any] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

@@ -35,7 +35,8 @@ def memory(docker: Docker, pids: t.Mapping[str, int]) -> dict[str, int]:
     The kernel tells it at once. Docker's own figure, which is the same, takes two seconds, for it is about the CPU too.
     """
     found = {one: size for one, pid in pids.items() if (size := by_cgroup(pid)) is not None}
-    rest = [one for one in pids if one not in found]
+    # a unit of systemd is nothing that docker knows
+    rest = [one for one in pids if one not in found and not one.endswith(".service")]
     if not rest:
         return found
     rc, out, _ = docker.attempt("stats", "--no-stream", "--no-trunc", "--format", "{{json .}}", *rest)
@@ -64,22 +65,21 @@ def by_cgroup(pid: int, root: str = "/") -> int | None:
     return None
 
 
-def gpu_memory(docker: Docker, ids: t.Sequence[str]) -> dict[str, int]:
-    """Return id -> bytes of GPU memory that the container's processes take; without an NVIDIA driver there are none."""
-    smi = gpu_look.find_nvidia_smi(gpu_look.SMI) if ids else None
+def gpu_memory(names: t.Sequence[str], root: str = "/") -> dict[str, int]:
+    """Return name -> bytes of GPU memory that the processes in its control group take; {} without an NVIDIA driver.
+
+    A name is the id of a container or that of a unit of systemd, which the path of the group holds.
+    """
+    smi = gpu_look.find_nvidia_smi(gpu_look.SMI) if names else None
     if not smi:
         return {}
     answer = timed_run([smi, *DETAILS_QUERY], SMI_SECONDS)
     details = None if answer.timed_out else parse_details(answer.out)
-    taken: dict[int, int] = {}
+    found: dict[str, int] = {}
     for gpu in details.gpus if details else ():
         for process in gpu.processes or ():
-            taken[process.pid] = taken.get(process.pid, 0) + (process.memory_bytes or 0)
-    sums = {one: sum(taken.get(pid, 0) for pid in _processes(docker, one)) for one in ids} if taken else {}
-    return {one: size for one, size in sums.items() if size}
-
-
-def _processes(docker: Docker, container: str) -> list[int]:
-    """Return the process ids of a container, as the host numbers them."""
-    rc, out, _ = docker.attempt("top", container, "-eo", "pid")
-    return [int(word) for word in out.split() if word.isdigit()] if rc == 0 else []
+            group = read_text(f"{root}proc/{process.pid}/cgroup")
+            for name in names:
+                if re.search(rf"[/-]{re.escape(name)}(\.scope|/|$)", group, re.MULTILINE):
+                    found[name] = found.get(name, 0) + (process.memory_bytes or 0)
+    return {name: size for name, size in found.items() if size}

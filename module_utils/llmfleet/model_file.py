@@ -112,6 +112,12 @@ def _other_parts(path: str, count: int) -> list[str]:
     return files
 
 
+def fingerprint_of(path: str) -> str:
+    """Return the identity of the content of any file, read from its size, beginning and end."""
+    with open(path, "rb") as stream:
+        return _fingerprint(stream, os.fstat(stream.fileno()).st_size)
+
+
 def _fingerprint(stream: t.BinaryIO, size: int) -> str:
     digest = hashlib.sha256(f"{size}\n".encode())
     for start in (0, max(0, size - _MIB)):

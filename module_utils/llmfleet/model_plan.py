@@ -16,7 +16,7 @@ from ansible.module_utils.llmfleet.memory.terms import Verdict
 from ansible.module_utils.llmfleet.memory_room import MemoryRoom, gives_up
 from ansible.module_utils.llmfleet.model_rows import FETCH, KEEP, MISSING
 from ansible.module_utils.llmfleet.service_device import device_of
-from ansible.module_utils.llmfleet.services import Service, parse_all
+from ansible.module_utils.llmfleet.services import Service, parse_all, with_more
 
 Data = dict[str, t.Any]
 
@@ -45,7 +45,7 @@ def settle(
     """
     settled = {(row["engine"], row["model"]): dict(row) for row in plan}
     memory = MemoryRoom(facts or {"machine": {}})
-    for service in parse_all(raw_services):
+    for service in with_more(parse_all(raw_services)):
         row = settled.get((service.engine, service.model))
         if service.state == "absent" or row is None or row.get("problem"):
             continue

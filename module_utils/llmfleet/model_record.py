@@ -19,12 +19,15 @@ _SNAPSHOT = re.compile(r"(?P<dest>.+)/hub/models--(?P<org>[^/]+?)--(?P<name>[^/]
 
 
 def model_path(spec: Spec) -> str:
-    """Return the path on the host of the model that a container made from ``spec`` was told to serve, "" for none."""
+    """Return the path on the host of the model that what was made from ``spec`` was told to serve, "" for none."""
+    mounts = spec.get("mounts", {})
     for word in spec["argv"]:
-        for target, source in spec["mounts"].items():
+        for target, source in mounts.items():
             if word == target or word.startswith(f"{target}/"):
                 return f"{source}{word[len(target) :]}"
-    return next(iter(spec["mounts"].values()), "")
+    # without a container there is nothing to mount
+    served = [path for word, path in zip(spec["argv"], spec["argv"][1:]) if word == "serve"]
+    return next(iter([*mounts.values(), *served]), "")
 
 
 def record(spec: Spec) -> dict[str, str]:

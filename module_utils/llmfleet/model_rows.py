@@ -7,11 +7,13 @@ gets them where.
 
 from __future__ import annotations
 
+import itertools
 import typing as t
 
 from ansible.module_utils.llmfleet import model_ref
 from ansible.module_utils.llmfleet.hub.manifest import SAFETENSORS, manifest_from
 from ansible.module_utils.llmfleet.memory.terms import gib
+from ansible.module_utils.llmfleet.service_options import MODEL_KEYS
 
 Data = dict[str, t.Any]
 
@@ -28,11 +30,11 @@ def wanted(services: t.Sequence[Data], absent_too: bool = False) -> list[Data]:
     is a model that only stopped services name.
     """
     found: dict[tuple[str, ...], Data] = {}
-    for service in services:
+    for service, key in itertools.product(services, MODEL_KEYS):
         row = {
             "engine": service.get("engine") or "llama_server",
-            "model": service.get("model") or "",
-            "sha256": service.get("model_sha256") or "",
+            "model": service.get(key) or "",
+            "sha256": (service.get("model_sha256") or "") if key == MODEL_KEYS[0] else "",
         }
         if row["model"] and (absent_too or service.get("state") != "absent"):
             earlier = found.get(tuple(row.values()), {"idle": True})

@@ -21,9 +21,9 @@ from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.memory_room import MemoryRoom
 from ansible.module_utils.llmfleet.published_images import vllm
 from ansible.module_utils.llmfleet.service_plan import plan_service, runs_with
-from ansible.module_utils.llmfleet.services import parse_all
-from ansible.module_utils.llmfleet.venv.plan import NO_VENV
+from ansible.module_utils.llmfleet.services import parse_all, with_more
 from ansible.module_utils.llmfleet.text_table import aligned
+from ansible.module_utils.llmfleet.venv.plan import NO_VENV
 
 Data = dict[str, t.Any]
 
@@ -89,13 +89,15 @@ def make_plan(
     for service in services:
         row = rows.get((service.engine, service.model), {})
         try:
-            if row.get("problem"):
-                raise BadInput(f"service {service.name}: {row['problem']}")
+            more = {key: rows.get((service.engine, model), {}) for key, model in service.more_models.items()}
+            for its_row in (row, *more.values()):
+                if its_row.get("problem"):
+                    raise BadInput(f"service {service.name}: {its_row['problem']}")
             its_image = venv if service.runtime == "venv" else second if service.engine == "vllm" else image
             # a process of the host reaches its GPUs without the toolkit
             way = {} if service.runtime == "venv" else toolkit
             warn = memory_rule == "warn" or runs_with(running, service.name, row.get("path", ""))
-            planned = plan_service(service, facts, way, its_image, row, memory, warn)
+            planned = plan_service(service, facts, way, its_image, row, memory, warn, more)
             plan["services"].append(planned)
             plan["warnings"] += filter(None, [planned.get("warning")])
         except BadInput as problem:
@@ -119,7 +121,7 @@ def problems_of(raw_services: t.Any, host: str, catalog: Data | None = None) -> 
         services = parse_all(catalogue_read.resolve(raw_services, catalog))
     except BadInput as problem:
         return [f"{host}: {problem}"]
-    for service in services:
+    for service in with_more(services):
         try:
             if service.model:
                 model_ref.parse(service.model, service.model_sha256)

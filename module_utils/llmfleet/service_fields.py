@@ -86,6 +86,7 @@ class Service(Options):
     tensor_parallel: int = 0
     dtype: str = ""
     memory: str = ""
+    cpus: float = 0.0
     image: str = ""
     args: tuple[str, ...] = ()
     env: t.Mapping[str, str] = field(default_factory=dict)
@@ -222,6 +223,7 @@ KEYS: t.Mapping[str, Key] = {
         pattern=r"[1-9][0-9]*[bkmg]",
         must="must be a whole number followed by b, k, m or g, such as 8g",
     ),
+    "cpus": Key((int, float), "a number", "Processors' worth of time that the container may use; 0: all.", minimum=0),
     "image": Key(str, "a string", "Image to run instead of the one of this project."),
     "args": Key(
         list, "a list of strings", "More arguments for the engine; those that another key sets are refused here."

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import calendar
-import json
+import http.client
 import re
-import time
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ansible.module_utils.llmfleet import container_usage, llm_load_run, model_record, spec
+from ansible.module_utils.llmfleet import llm_load_run, model_record, spec
 from ansible.module_utils.llmfleet.addresses import urls_of
-from ansible.module_utils.llmfleet.constants import LABEL_SERVICE, LABEL_SIDE
+from ansible.module_utils.llmfleet.constants import LABEL_SERVICE
 from ansible.module_utils.llmfleet.container_failures import explain_death
+from ansible.module_utils.llmfleet.container_look import ENDED, containers_by, life, stopped, with_usage
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.engines.base import SECRETS_DIR
+from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.http_client import Endpoint
 from ansible.module_utils.llmfleet.services import Verify
 from ansible.module_utils.llmfleet.watch import NotReadyError, log_of, wait_ready
@@ -23,8 +23,6 @@ from ansible.module_utils.llmfleet.watch import NotReadyError, log_of, wait_read
 Data = dict[str, t.Any]
 
 NONE, AUTO = "none", "auto"
-_ENDED_BY_HAND = (0, 137, 143)
-"""Exit statuses of what `docker stop` ended."""
 _ADDRESS = re.compile(r"\[?(?P<bind>.+?)\]?:(?P<port>\d+):\d+")
 
 
@@ -39,114 +37,93 @@ class Questions:
     streams: tuple[int, ...] = ()
     """Loads to measure, by their number of streams."""
     load: llm_load_run.Load = field(default_factory=llm_load_run.Load)
+    names: tuple[str, ...] = ()
+    """The services to look at; none named are all."""
 
 
-def containers_by(docker: Docker, label: str) -> dict[str, list[Data]]:
-    """Return value of ``label`` -> its containers as `docker inspect` tells them."""
-    ids = docker.text("ps", "--all", "--no-trunc", "--quiet", "--filter", f"label={label}").split()
-    found: dict[str, list[Data]] = {}
-    # one that goes away meanwhile makes the exit status bad, not what is said of the others
-    for one in json.loads(docker.attempt("container", "inspect", *ids)[1] or "[]") if ids else ():
-        found.setdefault(one["Config"]["Labels"][label], []).append(one)
+@dataclass(frozen=True)
+class Found:
+    """A service of which there is a container, or a unit told in the same words."""
+
+    name: str
+    container: Data
+    """As `docker inspect` tells it."""
+    spec: spec.Spec | None
+    """What it was made from; None where that cannot be read."""
+    key_file: str = ""
+    watched: str = ""
+    """The name by which ``docker`` knows it, if that is not the container's."""
+    docker: Docker | None = None
+    """Who answers for it, if that is not docker."""
+
+
+def in_containers(docker: Docker) -> list[Found]:
+    """Return the services that have a container on this host."""
+    found = []
+    for name, boxes in containers_by(docker, LABEL_SERVICE).items():
+        # beside it there may be what an interrupted roll-out left
+        box = next((box for box in boxes if box["Name"].lstrip("/") == name), boxes[0])
+        try:
+            stored = spec.stored(box)
+        except ValueError:
+            stored = None
+        found.append(Found(name, box, stored, _key_file(box)))
     return found
 
 
-def look(docker: Docker, questions: Questions) -> list[Data]:
-    """Return one row for each service that has a container on this host, in the order of their names."""
-    found = []
-    for name, boxes in sorted(containers_by(docker, LABEL_SERVICE).items()):
-        # beside it there may be what an interrupted roll-out left
-        box = next((box for box in boxes if box["Name"].lstrip("/") == name), boxes[0])
-        found.append((box, _row(docker, name, box, questions)))
-    return with_usage(docker, found)
+def look(docker: Docker, services: t.Sequence[Found], questions: Questions) -> list[Data]:
+    """Return one row for each of ``services``, in the order of their names."""
+    rows = []
+    for found in sorted(services, key=lambda found: found.name):
+        if found.name not in (questions.names or (found.name,)):
+            continue
+        row: Data = {"name": found.name, **life(found.container), "urls": {"host": None, "lan": None}}
+        row.update(verification=None, loads=[], answering=None, problem="", fix="")
+        try:
+            _look_at(found.docker or docker, found, row, questions)
+        except (LlmfleetError, OSError) as error:
+            # such as one that is taken away just now
+            row.update(answering=False, problem=str(error), fix="run again")
+        rows.append((found.container, row))
+    return with_usage(docker, rows)
 
 
-def helpers(docker: Docker) -> list[Data]:
-    """Return one row for each helper (gateway, web UI) that has a container on this host."""
-    found = []
-    for name, boxes in sorted(containers_by(docker, LABEL_SIDE).items()):
-        # beside it there may be what an interrupted roll-out left
-        box = next((box for box in boxes if box["State"]["Status"] == "running"), boxes[0])
-        found.append((box, {"name": name, "image": box["Config"]["Image"], **life(box)}))
-    return with_usage(docker, found)
-
-
-def with_usage(docker: Docker, found: t.Sequence[tuple[Data, Data]]) -> list[Data]:
-    """Return the rows of (container, row) with what memory those take that run."""
-    pids = {box["Id"]: int(box["State"]["Pid"]) for box, _ in found if box["State"]["Status"] == "running"}
-    memory, gpu = container_usage.memory(docker, pids), container_usage.gpu_memory(docker, list(pids))
-    return [
-        {**row, "memory_bytes": memory.get(box["Id"]), "gpu_memory_bytes": gpu.get(box["Id"])} for box, row in found
-    ]
-
-
-def life(container: Data, now: float | None = None) -> Data:
-    """Return {container, state, image_id, restarts, started_at, uptime_seconds} of any container."""
-    state = container["State"]
-    started = calendar.timegm(time.strptime(state["StartedAt"][:19], "%Y-%m-%dT%H:%M:%S"))
-    runs = state["Status"] == "running"
-    return {
-        "container": container["Name"].lstrip("/"),
-        "state": state["Status"],
-        "image_id": container["Image"],
-        "restarts": container.get("RestartCount", 0),
-        "started_at": f"{state['StartedAt'][:19]}Z" if runs else None,
-        "uptime_seconds": int((time.time() if now is None else now) - started) if runs else None,
-    }
-
-
-def _row(docker: Docker, name: str, container: Data, questions: Questions) -> Data:
-    row: Data = {
-        "name": name,
-        **life(container),
-        "urls": {"host": None, "lan": None},
-        "verification": None,
-        "loads": [],
-    }
-    row.update(answering=None, problem="", fix="")
-    try:
-        found = spec.stored(container)
-    except ValueError:
-        found = None
-    if found is None or found.get("engine") not in ENGINES:
-        row["problem"] = f"container {row['container']} has no specification that can be read"
-        row["fix"] = "deploy the service again, with the llmfleet that the container was made by or a newer one"
-        return row
-    address = _ADDRESS.fullmatch(found["publish"])
+def _look_at(docker: Docker, found: Found, row: Data, questions: Questions) -> None:
+    """Complete ``row`` by what the service was made from, and by what it answers."""
+    made = found.spec
+    if made is None or made.get("engine") not in ENGINES:
+        row["problem"] = f"{row['container']} has no specification that can be read"
+        row["fix"] = "deploy the service again, with the llmfleet that made it or a newer one"
+        return
+    address = _ADDRESS.fullmatch(made["publish"])
+    image = docker.inspect("image", row["image_id"]) if row["image_id"] else None
     row.update(
-        engine=found["engine"],
-        task=found.get("task", "generate"),
-        served_name=found["served_name"],
-        has_api_key="api_key" in found["secrets"],
-        image=found["image"],
-        image_digests=(docker.inspect("image", container["Image"]) or {}).get("RepoDigests") or [],
-        model=model_record.record(found),
+        engine=made["engine"],
+        runtime=made.get("runtime", "container"),
+        task=made.get("task", "generate"),
+        served_name=made["served_name"],
+        has_api_key="api_key" in made["secrets"],
+        image=made.get("image", ""),
+        image_digests=(image or {}).get("RepoDigests") or [],
+        model=model_record.record(made),
         urls=urls_of(address["bind"], int(address["port"])) if address else row["urls"],
     )
-    if row["state"] in ("exited", "created", "dead"):
-        _explain_end(docker, container, found, row)
+    if row["state"] in ENDED:
+        row["answering"] = False
+        if not stopped(found.container):
+            log = log_of(docker, found.watched or row["container"])
+            said = explain_death(found.container["State"], log, ENGINES[made["engine"]], made["memory"])
+            row.update(problem=f"{said['cause']} ({said['evidence']})", fix=said["fix"])
     elif questions.level != NONE and address:
-        _ask(docker, container, found, row, questions)
-    return row
+        _ask(docker, found, {**made, "name": found.watched or row["container"]}, row, questions)
 
 
-def _explain_end(docker: Docker, container: Data, found: spec.Spec, row: Data) -> None:
-    """Say why a container ended, unless somebody stopped it."""
-    row["answering"] = False
-    state = container["State"]
-    if state["Status"] != "created" and (state.get("OOMKilled") or state.get("ExitCode") not in _ENDED_BY_HAND):
-        engine = ENGINES[found["engine"]]
-        said = explain_death(state, log_of(docker, row["container"]), engine, found["memory"])
-        row.update(problem=f"{said['cause']} ({said['evidence']})", fix=said["fix"])
-
-
-def _ask(docker: Docker, container: Data, found: spec.Spec, row: Data, questions: Questions) -> None:
-    """Verify a container that runs, and measure it."""
-    host = row["urls"]["host"].removesuffix("/v1")
-    key = _api_key(container)
+def _ask(docker: Docker, found: Found, made: spec.Spec, row: Data, questions: Questions) -> None:
+    """Verify a service that runs, and measure it."""
+    host, key = row["urls"]["host"].removesuffix("/v1"), _first_line(found.key_file)
     verify = Verify(level="" if questions.level == AUTO else questions.level, timeout=questions.patience)
     try:
-        report = wait_ready(docker, {**found, "name": row["container"]}, Endpoint(host, key, timeout=60), verify)
+        report = wait_ready(docker, made, Endpoint(host, key, timeout=60), verify)
     except NotReadyError as error:
         row.update(answering=False, verification=error.report.as_dict())
         row.update(problem=f"{error.diagnosis['cause']} ({error.diagnosis['evidence']})", fix=error.diagnosis["fix"])
@@ -154,9 +131,9 @@ def _ask(docker: Docker, container: Data, found: spec.Spec, row: Data, questions
     row.update(answering=True, verification=report.as_dict())
     _check_lan(row, key)
     for streams in questions.streams if row["task"] == "generate" else ():
-        load = llm_load_run.Load(streams, 0, questions.load.seconds, questions.load.max_tokens, questions.load.prompt)
-        row["loads"].append(llm_load_run.run(host, key, row["served_name"], load))
-        row["problem"] = row["problem"] or llm_load_run.failed(row["loads"][-1])
+        result = llm_load_run.run(host, key, row["served_name"], replace(questions.load, streams=streams))
+        row["loads"].append(result)
+        row["problem"] = row["problem"] or llm_load_run.failed(result)
 
 
 def _check_lan(row: Data, key: str) -> None:
@@ -167,17 +144,22 @@ def _check_lan(row: Data, key: str) -> None:
     try:
         status, _ = Endpoint(lan.removesuffix("/v1"), key).get("/v1/models", timeout=5)
         why = "" if status == 200 else f"it says HTTP {status}"
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         why = str(error)
     if why:
         row.update(urls={**row["urls"], "lan": None}, problem=f"{lan} does not work: {why}")
         row["fix"] = "see whether a firewall of the host keeps the port closed (nft list ruleset, iptables -S)"
 
 
-def _api_key(container: Data) -> str:
-    """Return the API key of a container, from the file that it was given."""
-    for mount in container.get("Mounts") or ():
-        if mount["Destination"] == f"{SECRETS_DIR}/api_key":
-            with open(mount["Source"], encoding="utf-8") as file:
-                return file.readline().strip()
-    return ""
+def _key_file(container: Data) -> str:
+    """Return the file on the host that a container gets its API key from, "" for none."""
+    mounts = container.get("Mounts") or ()
+    return next((mount["Source"] for mount in mounts if mount["Destination"] == f"{SECRETS_DIR}/api_key"), "")
+
+
+def _first_line(path: str) -> str:
+    if not path:
+        return ""
+    with open(path, encoding="utf-8") as file:
+        # the engine may have been given it more than once
+        return file.readline().strip()

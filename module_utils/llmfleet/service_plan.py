@@ -11,17 +11,25 @@ from ansible.module_utils.llmfleet.memory.shape import shape_from
 from ansible.module_utils.llmfleet.memory.terms import Verdict
 from ansible.module_utils.llmfleet.memory_room import MemoryRoom, gives_up
 from ansible.module_utils.llmfleet.service_device import Device, device_of
-from ansible.module_utils.llmfleet.services import Service
+from ansible.module_utils.llmfleet.services import Service, with_more
 
 Data = dict[str, t.Any]
 
 
 def plan_service(
-    service: Service, facts: Data, toolkit: Data, image: Data, model: Data, memory: MemoryRoom, warn: bool = False
+    service: Service,
+    facts: Data,
+    toolkit: Data,
+    image: Data,
+    model: Data,
+    memory: MemoryRoom,
+    warn: bool = False,
+    more: t.Mapping[str, Data] | None = None,
 ) -> Data:
     """Return one service's row of the plan. Raises BadInput.
 
-    ``image``: the plan of its engine's image; ``model``: the row of model_plan; ``memory``: what is left of the host's.
+    ``image``: the plan of its engine's image; ``model``: the row of model_plan; ``memory``: what is left of the host's;
+    ``more``: key -> row of the other models that it names.
     ``device`` says where it computes, ``gpus`` (for llm_service) how its container gets the host's GPUs, "" for none,
     and ``gpu_ids`` which ones, [] for all;
     ``settings`` are fields that the user left open and the memory plan has filled in. With ``warn`` a model that does
@@ -35,10 +43,13 @@ def plan_service(
     device = device_of(service, facts["gpu"], toolkit, image)
     hint = _one_card(service, model, device, memory)
     settings, memory_why, warning = _memory(service, model, device, memory, warn)
+    for alone, other in zip(with_more([service])[1:], (more or {}).values()):
+        warning = warning or _memory(alone, other, device, memory, warn)[2]
     return {
         **row,
         "model": f"{model_ref.masked(service.model)} ({model['action']})",
         "model_path": model["path"],
+        "more_paths": {key: row["path"] for key, row in (more or {}).items()},
         "image": f"{reference} ({'given' if service.image else image['action']})",
         "image_reference": reference,
         "address": f"{service.bind}:{service.port}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import typing as t
+from dataclasses import replace
 
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.errors import BadInput
@@ -21,7 +22,7 @@ from ansible.module_utils.llmfleet.service_fields import (
 from ansible.module_utils.llmfleet.service_rules import check_rules
 from ansible.module_utils.llmfleet.service_words import check, check_bounds, check_text, nearest, shown
 
-__all__ = ["LEVELS", "Service", "Verify", "parse", "parse_all", "without_secrets"]
+__all__ = ["LEVELS", "Service", "Verify", "parse", "parse_all", "with_more", "without_secrets"]
 
 
 def _typed(where: str, given: t.Mapping[str, t.Any], keys: t.Mapping[str, Key]) -> dict[str, t.Any]:
@@ -131,6 +132,15 @@ def parse_all(raw: t.Any) -> list[Service]:
                 other == service.name, f"service {service.name}", f"`port` {service.port} is taken by service {other}"
             )
     return services
+
+
+def with_more(services: t.Iterable[Service]) -> list[Service]:
+    """Return each service followed by one like it for each other model that it needs (`draft_model` and the like)."""
+    found = []
+    for service in services:
+        alone = replace(service, **dict.fromkeys(service.more_models, ""), model_sha256="")
+        found += [service, *(replace(alone, model=model) for model in service.more_models.values())]
+    return found
 
 
 def without_secrets(raw: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:

@@ -40,22 +40,27 @@ def build(
     gpu_ids: t.Sequence[str] = (),
     groups: t.Sequence[int] = (),
     caches: str = CACHES,
+    files: t.Mapping[str, str] | None = None,
 ) -> Spec:
     """Return the specification of the container that serves ``service``.
 
     ``salt`` is that of the container it will be compared with, so that an unchanged secret has an unchanged digest.
     ``gpus`` is one of gpu_access.WAYS, "" for none, ``gpu_ids`` which GPUs (empty: all), ``groups`` the ids of the
-    groups that own the device nodes, ``caches`` the folder on the host with what engines keep between containers. What
-    a container does without has no key, so that what was stored before there was such a thing stays equal.
+    groups that own the device nodes, ``caches`` the folder on the host with what engines keep between containers,
+    ``files`` path in the container -> identity of what is there beside the model. What a container does without has no
+    key, so that what was stored before there was such a thing stays equal.
     """
     gpu: Spec = {"gpus": gpus, "gpu_ids": list(gpu_ids), "groups": [str(group) for group in groups]}
-    task = {} if service.task == Service.task else {"task": service.task}
+    rare: Spec = {
+        "task": "" if service.task == Service.task else service.task,
+        "files": dict(sorted((files or {}).items())),
+        "cpus": service.cpus,
+    }
     host = f"[{service.bind}]" if ":" in service.bind else service.bind
     return {
         "name": service.name,
         "engine": service.engine,
         "served_name": service.served_name,
-        **task,
         "image": image,
         "image_id": image_id,
         "argv": list(launch.argv),
@@ -68,7 +73,7 @@ def build(
         "restart_policy": "unless-stopped",
         "salt": salt,
         "secrets": {name: digest(value, salt) for name, value in sorted(launch.secrets.items())},
-        **{key: value for key, value in (gpu | _rare(launch, caches)).items() if value},
+        **{key: value for key, value in (gpu | _rare(launch, caches) | rare).items() if value},
     }
 
 
@@ -158,6 +163,7 @@ def create_argv(spec: Spec, container: str, secrets_dir: str) -> list[str]:
     if spec["memory"]:
         # equal limits: no swap, so a model that does not fit fails at once instead of crawling
         argv += ["--memory", spec["memory"], "--memory-swap", spec["memory"]]
+    argv += ["--cpus", f"{spec['cpus']:g}"] if "cpus" in spec else []
     argv += docker_words(spec["gpus"], spec.get("gpu_ids", ())) if "gpus" in spec else []
     for group in spec.get("groups", ()):
         argv += ["--group-add", group]

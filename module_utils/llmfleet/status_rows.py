@@ -12,11 +12,14 @@ WRONG = (NOT_READY, ENDED, MISSING)
 _PREFIX = "Task failed: "
 
 
-def of_host(look: t.Any, host: str, services: t.Any, results: t.Sequence[Data] = ()) -> Data:
+def of_host(
+    look: t.Any, host: str, services: t.Any, results: t.Sequence[Data] = (), only: t.Sequence[str] = ()
+) -> Data:
     """Return {host, problem, wsl, services, helpers} of a host.
 
     ``look`` is the result of llm_service_info, maybe a failed one; ``services``: `llm_services` of the host, unchecked;
-    ``results``: those of llm_service where it ran before, which has verified what it started.
+    ``results``: those of llm_service where it ran before, which has verified what it started; ``only``: names of the
+    services that it is about, all where there are none.
     """
     data: Data = {"host": host, "problem": "", "wsl": bool(look.get("wsl")), "services": [], "helpers": []}
     if look.get("unreachable") or look.get("failed") or "services" not in look:
@@ -30,6 +33,8 @@ def of_host(look: t.Any, host: str, services: t.Any, results: t.Sequence[Data] =
     seen = {row["name"]: row for row in look["services"]}
     names = [*wanted, *(name for name in [*seen, *proven] if name not in wanted)]
     for name in dict.fromkeys(names):
+        if name not in (only or (name,)):
+            continue
         row = _proven(seen.get(name) or _nothing(name), proven.get(name))
         state = str(wanted[name].get("state") or "started") if name in wanted else ""
         verdict = _verdict(row, state)
@@ -79,4 +84,4 @@ def wrong(host: Data) -> list[str]:
             why = f": {row['problem']}" if row["problem"] else ""
             fix = f"; {row['fix']}" if row["fix"] else ""
             said.append(f"service {row['name']} is {row['verdict']}{why}{fix}")
-    return said
+    return said + [f"{row['name']}: {row['problem']}" for row in host["helpers"] if row.get("problem")]

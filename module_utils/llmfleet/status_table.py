@@ -29,7 +29,8 @@ def table(hosts: t.Sequence[Data], fronts: t.Mapping[str, t.Any] | None = None) 
             rows.append([host["host"], *_cells(row, several)])
         for row in host["helpers"]:
             blank = [""] * (len(several) + 3)
-            rows.append([host["host"], row["name"], row["state"], *blank, _memory(row), _up(row), "", "", ""])
+            addresses = ", ".join(row.get("addresses") or ())
+            rows.append([host["host"], row["name"], row["state"], *blank, _memory(row), _up(row), "", "", addresses])
         if host["problem"] or not (host["services"] or host["helpers"]):
             rows.append([host["host"], "", _one_word(host), *[""] * (len(head) - 3)])
     text = aligned(without_empty(rows)) if len(rows) > 1 else "there are no hosts"

@@ -6,9 +6,9 @@ import json
 import os
 import secrets
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ansible.module_utils.llmfleet import gpu_way, hf_folder, model_file, spec
+from ansible.module_utils.llmfleet import beside, gpu_way, hf_folder, model_file, spec
 from ansible.module_utils.llmfleet.addresses import who_listens
 from ansible.module_utils.llmfleet.constants import LABEL_SERVICE
 from ansible.module_utils.llmfleet.docker_cli import Docker
@@ -68,6 +68,7 @@ def resolve(
     *,
     image: str,
     model_path: str,
+    more_paths: t.Mapping[str, str] | None = None,
     api_key: str,
     foresee: bool,
     gpus: str = "",
@@ -79,6 +80,7 @@ def resolve(
 ) -> tuple[spec.Spec, Launch]:
     """Return the wanted specification and how the engine is launched by it; raises LlmfleetError.
 
+    ``more_paths``: key -> path on the host of the other models that the service names;
     ``gpus``: how containers get the host's GPUs (one of gpu_access.PLANNED), "" when this one gets none; ``gpu_ids``:
     which, where the service chooses; ``gpu_access``: the way that the user asks for, or `auto`; ``before``: the
     specification that runs; ``caches``: the folder with what engines keep between containers.
@@ -105,7 +107,11 @@ def resolve(
         except LlmfleetError as error:
             way = "" if there else "; playbooks/models.yml fetches models"
             raise LlmfleetError(f"service {service.name}: model {model_path}: {error}{way}") from None
-    launch = engine.launch(service, model_path, model.context, api_key, bool(gpus), **model.more)
+    more = beside.look(engine, service, more_paths or {}, foresee)
+    launch = engine.launch(
+        service, model_path, model.context, api_key, bool(gpus), more=more.inside, **model.more
+    )
+    launch = replace(launch, mounts=(*launch.mounts, *more.mounts))
     engine_now = gpu_way.look(docker) if gpus in NVIDIA_WAYS else gpu_way.Engine()
     try:
         way = gpu_way.choose(gpus, gpu_access, gpu_ids, engine_now)
@@ -118,6 +124,7 @@ def resolve(
         image=image,
         image_id=found["Id"] if found else "",
         model_fingerprint=model.fingerprint,
+        files=more.fingerprints,
         # under the same salt an unchanged secret has an unchanged digest
         salt=salt or (before or {}).get("salt") or secrets.token_hex(8),
         gpus=way,

@@ -255,7 +255,7 @@ def test_on_the_cpu_of_an_image_for_gpus_nothing_is_proven_about_gpus(service, c
     [
         ({"gpus": "", "device": "gpu"}, "`device` is gpu, but `gpus` does not say how"),
         ({"gpus": "", "verify": {"level": "device"}}, "`verify.level: device` is about GPUs"),
-        ({"args": ["-lv", "1"]}, "`args` holds -lv 1, which hides the log lines"),
+        ({"args": ["--log-disable"]}, "`args` holds --log-disable, which hides the log lines"),
     ],
 )
 def test_what_contradicts_itself_is_refused_before_anything_changes(service, fields, words):

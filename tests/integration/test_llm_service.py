@@ -15,7 +15,7 @@ import pytest
 from helpers import docker, free_port, run_module, running, start_module
 
 KEY = "first-key-0123456789"
-FAILS_AT_START = ["--lora", "/models/no-such-adapter.gguf"]
+FAILS_AT_START = ["--override-kv", "tokenizer.ggml.model=str:nope"]
 """Arguments that the engine takes, and then cannot start with."""
 
 
@@ -262,7 +262,7 @@ def test_the_old_key_returns_with_the_old_container(service):
 
 
 def test_a_memory_limit_that_is_hit_is_explained(service, big_model):
-    failed = service(model=big_model, memory="40m", args=["--load-mode", "none"])
+    failed = service(model=big_model, memory="40m", load_mode="none")
     assert failed["failed"]
     assert "memory" in failed["diagnosis"]["cause"], failed
 

@@ -44,9 +44,9 @@ def services(tmp_path_factory: pytest.TempPathFactory, image: str, tiny: Path) -
 
 def seen(**arguments: t.Any) -> dict[str, dict[str, t.Any]]:
     """Return the rows of this module's services."""
-    result = run_module("llm_service_info", arguments)
+    result = run_module("llm_service_info", {"names": list(NAMES), **arguments})
     assert not result.get("failed"), result
-    return {row["name"]: row for row in result["services"] if row["name"] in NAMES}
+    return {row["name"]: row for row in result["services"]}
 
 
 def status(folder: Path, *arguments: str, code: int, **hosts: t.Any) -> tuple[str, dict[str, t.Any]]:
@@ -66,7 +66,7 @@ def status(folder: Path, *arguments: str, code: int, **hosts: t.Any) -> tuple[st
         "-i",
         str(folder / "inventory.yml"),
         "-e",
-        f"report_json={path}",
+        json.dumps({"report_json": str(path), "report_only": [*NAMES, "test-status-gone"]}),
         *arguments,
     ]
     done = subprocess.run(
@@ -134,7 +134,7 @@ def test_the_table_tells_of_all_hosts_and_the_file_holds_the_rest(services, tmp_
     wanted = [chat, {"name": NAMES[1], "model": "tiny", "state": "stopped"}]
     here = {**LOCAL, "llm_services": wanted}
     output, data = status(
-        tmp_path, "-e", "report_concurrency=2", code=4, here=here, 上海={"ansible_host": "127.0.0.1", "ansible_port": 1}
+        tmp_path, "-e", "report_concurrency=2", code=2, here=here, 上海={"ansible_host": "127.0.0.1", "ansible_port": 1}
     )
     assert KEY not in output + json.dumps(data)
     lines = output.splitlines()

@@ -64,7 +64,7 @@ def test_a_group_that_is_not_the_containers_tells_nothing(tmp_path, groups):
 
 
 def test_docker_is_asked_where_the_kernel_does_not_tell(monkeypatch):
-    monkeypatch.setattr(container_usage, "by_cgroup", {1: 100, 2: None, 3: None}.get)
+    monkeypatch.setattr(container_usage, "by_cgroup", {1: 100, 2: None, 3: None, 4: None}.get)
     asked = []
 
     def run(argv, **_):
@@ -72,7 +72,7 @@ def test_docker_is_asked_where_the_kernel_does_not_tell(monkeypatch):
         rows = [{"ID": "b", "MemUsage": "2KiB / 1GiB"}, {"ID": "c", "MemUsage": "0B / 0B"}]
         return 0, "\n".join(map(json.dumps, rows)), ""
 
-    assert memory(Docker(run), {"a": 1, "b": 2, "c": 3}) == {"a": 100, "b": 2048}
+    assert memory(Docker(run), {"a": 1, "b": 2, "c": 3, "x.service": 4}) == {"a": 100, "b": 2048}
     assert asked == [["b", "c"]]
     assert memory(Docker(lambda *_, **__: (1, "", "no")), {"b": 2}) == {}
     assert memory(Docker(lambda *_, **__: pytest.fail("nothing to ask")), {}) == {}
@@ -92,24 +92,30 @@ SMI = """<?xml version="1.0" ?>
 """
 
 
-def tops(processes):
-    return Docker(lambda argv, **_: (0, f"PID\n{processes.get(argv[2], '')}\n", ""))
+def processes(root, **groups):
+    """Write the control groups of processes."""
+    for pid, group in groups.items():
+        (root / "proc" / pid[1:]).mkdir(parents=True)
+        (root / "proc" / pid[1:] / "cgroup").write_text(group)
+    return f"{root}/"
 
 
-def test_gpu_memory_is_the_sum_over_processes_and_gpus(monkeypatch):
+def test_gpu_memory_is_the_sum_over_processes_and_gpus(monkeypatch, tmp_path):
     monkeypatch.setattr(container_usage.gpu_look, "find_nvidia_smi", lambda _: "/usr/bin/nvidia-smi")
     monkeypatch.setattr(container_usage, "timed_run", lambda *_: Answer(0, SMI))
-    docker = tops({"one": "11\n12", "two": "5"})
-    assert gpu_memory(docker, ["one", "two"]) == {"one": 600 << 20}
+    unit = "0::/system.slice/llmfleet-vllm-q.service\n"
+    root = processes(tmp_path, p11="0::/system.slice/docker-one.scope\n", p12="9:memory:/docker/one\n0::/\n", p99=unit)
+    found = gpu_memory(["one", "on", "two", "llmfleet-vllm-q.service"], root)
+    assert found == {"one": 600 << 20, "llmfleet-vllm-q.service": 900 << 20}
 
 
 @pytest.mark.parametrize("answer", [Answer(None), Answer(9, "", "No devices were found"), Answer(0, "<nonsense")])
 def test_a_driver_that_does_not_answer_tells_nothing(monkeypatch, answer):
     monkeypatch.setattr(container_usage.gpu_look, "find_nvidia_smi", lambda _: "/usr/bin/nvidia-smi")
     monkeypatch.setattr(container_usage, "timed_run", lambda *_: answer)
-    assert gpu_memory(tops({}), ["one"]) == {}
+    assert gpu_memory(["one"]) == {}
 
 
 def test_without_a_driver_nobody_is_asked(monkeypatch):
     monkeypatch.setattr(container_usage.gpu_look, "find_nvidia_smi", lambda _: None)
-    assert gpu_memory(tops({}), ["one"]) == {}
+    assert gpu_memory(["one"]) == {}

@@ -2,61 +2,75 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import failure_lines
 import pytest
-from ansible.module_utils.llmfleet.engines import llama_server
-from ansible.module_utils.llmfleet.engines.base import diagnose, phase_of
 from ansible.module_utils.llmfleet.container_failures import DOCKER_FAILURES, EXIT_CODES, explain_death
+from ansible.module_utils.llmfleet.engines import ENGINES, llama_server, vllm
+from ansible.module_utils.llmfleet.engines.base import diagnose, phase_of
 from ansible.module_utils.llmfleet.watch import docker_refused
+from failure_lines import LOGS, PROVOKED
 
-# what real servers printed, one line a row, in the order of FAILURES
-LLAMA_SERVER_LINES = [
-    ("E gguf_init_from_file: failed to open GGUF file '/models/m.gguf' (Permission denied)", "may not read"),
-    ("E gguf_init_from_file: failed to open GGUF file '/models/m.gguf' (No such file or directory)", "is not there"),
-    ("gguf_init_from_reader: invalid magic characters: '<!do', expected 'GGUF'", "begins with '<!do'"),
-    ("gguf_init_from_reader: failed to read magic", "truncated or corrupt"),
-    ("llama_model_load: error loading model: unknown model architecture: 'zzzzz'", "architecture zzzzz"),
-    ("this GGUF file is version 99 but this software only supports up to version 3", "version 99"),
-    ("error loading model: illegal split file idx: 1 (file: m)", "index 1"),
-    ("failed to load GGUF split from /models/a-00002-of-00002.gguf", "a-00002-of-00002.gguf"),
-    ("error: invalid argument: --no-such-flag", "does not know the argument --no-such-flag"),
-    ("the argument has been removed. use --spec-draft-n-max", "was removed"),
-    ('error while handling argument "--device": invalid device: CUDA0', "no device CUDA0"),
-    ('error while handling argument "-c": stoi', "refuses the value of -c (stoi)"),
-    ("couldn't bind HTTP server socket, hostname: 0.0.0.0, port: 8080", "port 8080 is taken"),
-    ("ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory", "GPU has too little"),
-    ("E failed to allocate buffer for kv cache", "context does not fit"),
-    ("alloc_tensor_range: unable to allocate CPU buffer of size 1", "model does not fit"),
-    ("CUDA error: no kernel image is available for execution on the device", "no code"),
-    ("failed to initialize CUDA: CUDA driver version is insufficient for CUDA runtime version", "driver is too old"),
-    ("ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected", "was given no GPU"),
-    ("failed to initialize CUDA: system has unsupported display driver / cuda driver combination", "do not match"),
-    ("ggml_cuda_init: failed to initialize ROCm: out of memory", "ROCm did not start: out of memory"),
-    ("llama-server: error while loading shared libraries: libcuda.so.1: cannot open", "lacks libcuda.so.1"),
-    ("Illegal instruction (core dumped)", "another processor"),
-    ("error: something else", "something else"),
-    ("E srv main: exiting due to model loading error", "could not load"),
-]
+INTEGRATION = Path(__file__).resolve().parents[1] / "integration"
+END = {
+    "llama_server": "E srv  llama_server: exiting due to model loading error",
+    "vllm": "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+}
+"""The general line that follows the cause."""
+LINES = [("llama_server", *line) for line in failure_lines.LLAMA_SERVER]
+LINES += [("vllm", *line) for line in failure_lines.VLLM]
 
 
-def test_every_row_has_a_line():
-    assert len(LLAMA_SERVER_LINES) == len(llama_server.FAILURES)
+def first_row(log, failures):
+    """Return the row of the table that explains ``log``."""
+    return next(row for row in failures if any(re.search(row.pattern, line) for line in log.splitlines()))
 
 
-@pytest.mark.parametrize(("position", "line", "words"), [(i, *row) for i, row in enumerate(LLAMA_SERVER_LINES)])
-def test_the_row_recognises_its_line(position, line, words):
-    found = diagnose(f"something before\n{line}\nsomething after", [llama_server.FAILURES[position]])
+@pytest.mark.parametrize(("engine", "line", "words", "source"), LINES)
+def test_the_whole_table_gives_the_most_precise_row(engine, line, words, source):
+    found = diagnose(f"something before\n{line}\n{END[engine]}", ENGINES[engine].FAILURES)
     assert found is not None
     assert words in found["cause"]
-    assert found["evidence"] == line
+    assert found["evidence"] == line.strip()
     assert found["fix"]
 
 
-@pytest.mark.parametrize(("line", "words"), LLAMA_SERVER_LINES)
-def test_the_whole_table_gives_the_most_precise_row(line, words):
-    log = f"{line}\nE srv main: exiting due to model loading error"
-    found = diagnose(log, llama_server.FAILURES)
+@pytest.mark.parametrize("name", failure_lines.VLLM_LOGS)
+def test_a_real_log_of_vllm_is_explained(name):
+    log = (LOGS / "vllm" / f"{name}.log").read_text()
+    found = diagnose(log, vllm.FAILURES)
     assert found is not None
-    assert words in found["cause"]
+    assert failure_lines.VLLM_LOGS[name] in found["cause"], found
+    # the words of the engine, and not a line of its program that the trace shows
+    assert not found["evidence"].startswith("raise ")
+
+
+def test_every_log_has_its_test():
+    assert {path.stem for path in (LOGS / "vllm").glob("*.log")} == set(failure_lines.VLLM_LOGS)
+
+
+def logs_of(engine):
+    logs = [line for name, line, *_ in LINES if name == engine]
+    return logs + [path.read_text() for path in sorted((LOGS / engine).glob("*.log"))]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_row_of_the_table_is_the_first_for_some_line(engine):
+    hit = [first_row(log, ENGINES[engine].FAILURES) for log in logs_of(engine)]
+    assert [row.pattern for row in ENGINES[engine].FAILURES if row not in hit] == []
+
+
+@pytest.mark.parametrize(("engine", "line", "words", "source"), [row for row in LINES if row[3] == PROVOKED])
+def test_what_is_said_to_be_provoked_is(engine, line, words, source):
+    files = {"llama_server": ["test_failures.py", "test_llm_service.py"], "vllm": ["test_vllm.py"]}[engine]
+    assert any(words in (INTEGRATION / file).read_text() for file in files), words
+
+
+def test_every_log_of_vllm_is_provoked():
+    text = (INTEGRATION / "test_vllm_failures.py").read_text()
+    assert [name for name in failure_lines.VLLM_LOGS if f'"{name}"' not in text] == []
 
 
 @pytest.mark.parametrize(
@@ -97,7 +111,9 @@ def test_dockers_own_refusals(said, words):
 
 
 def test_dockers_table_has_no_row_without_a_case():
-    assert len(DOCKER_FAILURES) == 11
+    (mark,) = test_dockers_own_refusals.pytestmark
+    hit = [row for row in DOCKER_FAILURES for said, _ in mark.args[1] if re.search(row.pattern, said)]
+    assert [row.pattern for row in DOCKER_FAILURES if row not in hit] == []
 
 
 def test_a_memory_kill_is_explained_before_the_log():
@@ -109,6 +125,20 @@ def test_an_unknown_death_keeps_the_last_line():
     found = explain_death({"ExitCode": 3}, "first\nlast words\n", llama_server, "")
     assert found["evidence"] == "last words"
     assert "exit code 3" in found["cause"]
+
+
+@pytest.mark.parametrize("code", EXIT_CODES)
+def test_a_silent_death_is_explained_by_its_exit_code(code):
+    found = explain_death({"ExitCode": code}, "last words\n", llama_server, "")
+    assert found["cause"], found["fix"] == EXIT_CODES[code]
+    assert found["evidence"] == f"exit code {code}; last words"
+
+
+def test_the_log_says_more_than_the_exit_code():
+    assert (
+        "does not know the argument"
+        in explain_death({"ExitCode": 137}, "error: invalid argument: -x", llama_server, "")["cause"]
+    )
 
 
 def test_phases_follow_the_log():

@@ -29,7 +29,7 @@ PLUGIN = load()
 
 @pytest.mark.parametrize("name", sorted(PLUGIN.FILTERS))
 def test_every_filter_leads_somewhere(name):
-    module, _, function = PLUGIN.FILTERS[name].partition(".")
+    module, _, function = PLUGIN.FILTERS[name].rpartition(".")
     assert callable(getattr(importlib.import_module(f"ansible.module_utils.llmfleet.{module}"), function))
 
 

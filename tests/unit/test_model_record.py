@@ -31,6 +31,7 @@ def spec(path, target="/models/m.gguf", argv=None):
         (["-c", "…", "sh", "vllm", "serve", "/models/q"], {"/models/q": "/srv/hub/q"}, "/srv/hub/q"),
         (["--mmproj", "/extra/p.gguf", "--x"], {"/models/m": "/srv/m", "/extra/p.gguf": "/srv/p"}, "/srv/p"),
         (["--nothing"], {"/models/m": "/srv/m"}, "/srv/m"),
+        (["/opt/v/bin/vllm", "serve", "/srv/hub/q", "--port", "8000"], {}, "/srv/hub/q"),
         ([], {}, ""),
     ],
 )

@@ -41,6 +41,7 @@ HARMLESS: dict[str, dict[str, t.Any]] = {
     "image_share": {"state": "stopped", "directory": "/nonexistent/transfers"},
     "llama_cpp_image": {"state": "absent", "docker_cli": "/nonexistent/docker", "work_dir": "/nonexistent/work"},
     "llama_cpp_ref": {"sources": [{"git": "http://127.0.0.1:1/none.git"}], "timeout": 1},
+    "llm_gateway_certificate": {"directory": "/nonexistent/certificates", "docker_cli": "/nonexistent/docker"},
     "llm_health": {"url": "http://127.0.0.1:1", "served_name": "none", "level": "http"},
     "llm_service": {
         "service": {"name": "packaging-test", "state": "absent"},
@@ -63,6 +64,18 @@ HARMLESS: dict[str, dict[str, t.Any]] = {
         "docker_cli": "/nonexistent/docker",
     },
     "package_lock_info": {},
+    "packaged_image": {
+        "kind": "gateway",
+        "state": "absent",
+        "docker_cli": "/nonexistent/docker",
+        "work_dir": "/nonexistent/work",
+    },
+    "side_container": {
+        "name": "packaging-test",
+        "state": "absent",
+        "docker_cli": "/nonexistent/docker",
+        "directory": "/nonexistent/side",
+    },
     "signing_key": {"dest": "/nonexistent/key.asc", "state": "absent"},
     "vllm_image": {"state": "absent", "docker_cli": "/nonexistent/docker", "work_dir": "/nonexistent/work"},
 }

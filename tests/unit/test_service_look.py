@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import types
 
 import pytest
-from ansible.module_utils.llmfleet import service_look
+from ansible.module_utils.llmfleet import service_look, unit_look
 from ansible.module_utils.llmfleet.constants import LABEL_SERVICE, LABEL_SIDE, LABEL_SPEC
-from ansible.module_utils.llmfleet.docker_cli import Docker
+from ansible.module_utils.llmfleet.container_look import life
+from ansible.module_utils.llmfleet.docker_cli import Docker, DockerError
+from ansible.module_utils.llmfleet.helper_look import helpers
 from ansible.module_utils.llmfleet.llm_load_run import Load
-from ansible.module_utils.llmfleet.service_look import NONE, Questions, helpers, life, look
+from ansible.module_utils.llmfleet.service_look import NONE, Questions, in_containers
 from ansible.module_utils.llmfleet.verify import Report
 from ansible.module_utils.llmfleet.watch import NotReadyError
 
@@ -59,6 +62,10 @@ def engine(*containers, log=""):
         return (0, log, "") if argv[1] == "logs" else (1, "", "no")
 
     return Docker(run)
+
+
+def look(docker, questions):
+    return service_look.look(docker, in_containers(docker), questions)
 
 
 @pytest.fixture(autouse=True)
@@ -192,12 +199,104 @@ def test_the_address_is_what_was_published(publish, host):
     assert row["urls"]["host"] == host
 
 
-def test_helpers_are_those_with_a_label_of_their_own():
-    gateway = container("llmfleet-gateway", label=LABEL_SIDE, service="gateway", spec=None)
-    (row,) = helpers(engine(gateway, container()))
+def helper(tmp_path, *listens, **more):
+    """Return the container of a helper that was accepted on these addresses."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "record.json").write_text(json.dumps({"listens": listens}))
+    mounts = [{"Destination": "/files", "Source": str(tmp_path / "files")}]
+    return container("gw", label=LABEL_SIDE, service="gateway", spec=None, Mounts=mounts, **more)
+
+
+def test_helpers_are_those_with_a_label_of_their_own(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        (row,) = helpers(engine(helper(tmp_path, f"127.0.0.1 {port}"), container()))
     assert (row["name"], row["state"], row["image"], row["memory_bytes"]) == ("gateway", "running", "nginx:1", None)
+    assert (row["addresses"], row["problem"]) == ([f"127.0.0.1:{port}"], "")
+
+
+def test_a_helper_that_does_not_answer_is_a_problem(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    (row,) = helpers(engine(helper(tmp_path, f"127.0.0.1 {port}")))
+    assert row["addresses"] == []
+    assert f"nothing answers at 127.0.0.1:{port}" in row["problem"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "problem"),
+    [("exited", 0, ""), ("exited", 1, "it is exited; docker logs gw says why"), ("restarting", 0, "it is restarting")],
+)
+def test_a_helper_that_does_not_run_is_a_problem_unless_it_was_stopped(tmp_path, status, code, problem):
+    (row,) = helpers(engine(helper(tmp_path, "127.0.0.1 1", status=status, code=code)))
+    assert row["problem"].startswith(problem)
+    assert bool(row["problem"]) == bool(problem)
+
+
+def test_a_helper_without_a_record_has_no_addresses(tmp_path):
+    one = helper(tmp_path)
+    (tmp_path / "record.json").write_text("[]")
+    assert helpers(engine(one))[0]["addresses"] == []
+
+
+def test_only_what_was_named_is_looked_at(asked):
+    both = engine(container(), container("other", service="other", spec={**SPEC, "name": "other"}))
+    assert [row["name"] for row in look(both, Questions(names=("other",)))] == ["other"]
+    assert [call[0] for call in asked.verified] == ["other"]
+
+
+def test_one_that_is_taken_away_meanwhile_does_not_hide_the_others(asked):
+    asked.error = DockerError("docker container inspect failed")
+    (row,) = look(engine(container()), Questions())
+    assert (row["answering"], row["problem"]) == (False, "docker container inspect failed")
 
 
 def test_a_life_is_counted_from_its_start():
     row = life(container(), now=1767323045 + 90)
     assert (row["started_at"], row["uptime_seconds"]) == ("2026-01-02T03:04:05Z", 90)
+
+
+UNIT_SPEC = {
+    **{key: value for key, value in SPEC.items() if key not in ("mounts", "image")},
+    "name": "q",
+    "engine": "vllm",
+    "runtime": "venv",
+    "argv": ["/bin/sh", "-c", 'cat "$0"', "sh", "/opt/v/bin/vllm", "serve", "/srv/hub/q"],
+    "secrets": {"api_key": "digest"},
+}
+
+
+def systemctl(argv, **_):
+    """Answer as a host does whose unit has run since some time and was started again twice."""
+    if "--value" in argv:
+        return 0, "42\n", ""
+    said = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running", "NRestarts": "2"}
+    return (
+        0,
+        "\n".join(f"{key}={value}" for key, value in said.items()) + "\nExecMainStartTimestampMonotonic=1000000",
+        "",
+    )
+
+
+def test_a_service_of_systemd_is_told_in_the_same_words(asked, tmp_path):
+    secrets = tmp_path / "services" / "q" / "0a1b"
+    secrets.mkdir(parents=True)
+    (secrets / "api_key").write_text("secret\n")
+    text = f'[Service]\nExecStart="/bin/sh" "-c" "cat {secrets}/api_key"\nSpec={json.dumps(UNIT_SPEC)}\n'
+    (tmp_path / "llmfleet-vllm-q.service").write_text(text)
+    (tmp_path / "other.service").write_text("[Service]\n")
+    found = unit_look.in_units(systemctl, str(tmp_path))
+    (row,) = service_look.look(engine(), found, Questions(streams=(1,)))
+    assert (row["name"], row["container"], row["runtime"]) == ("q", "llmfleet-vllm-q.service", "venv")
+    assert (row["state"], row["restarts"], row["answering"]) == ("running", 2, True)
+    assert row["model"]["path"] == "/srv/hub/q"
+    assert asked.verified == [("q", "http://127.0.0.1:8080", "", 5)]
+    assert asked.loads[0][1] == "secret"
+
+
+def test_a_unit_that_cannot_be_read_is_a_row_all_the_same(tmp_path):
+    (tmp_path / "llmfleet-vllm-q.service").write_text("[Service]\n")
+    found = unit_look.in_units(systemctl, str(tmp_path))
+    (row,) = service_look.look(engine(), found, Questions())
+    assert row["name"] == "q"
+    assert "no specification that can be read" in row["problem"]

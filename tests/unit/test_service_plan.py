@@ -107,7 +107,7 @@ def test_a_given_image_finds_its_gpu(gpus, fields, gives):
         (WITH_3090, CPU_IMAGE, TOOLKIT, {"device": "gpu"}, ["`device` is gpu", "cpu-0 is for the CPU", "`image`"]),
         (WITH_3090, CUDA_IMAGE, {"state": "absent"}, {}, ["nvidia_container_toolkit_state is absent"]),
         (WITH_3090, CPU_IMAGE, TOOLKIT, {"verify": {"level": "device"}}, ["`verify.level: device`", "for the CPU"]),
-        (WITH_3090, CUDA_IMAGE, TOOLKIT, {"args": ["-lv", "1"]}, ["`args` holds -lv 1"]),
+        (WITH_3090, CUDA_IMAGE, TOOLKIT, {"args": ["--log-disable"]}, ["`args` holds --log-disable"]),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_sentence(gpus, image, toolkit, fields, words):

@@ -108,6 +108,17 @@ def test_problems_are_sentences_with_cause_and_fix():
     assert wrong(host({**ROW, "problem": "the LAN address does not work"})) == []
 
 
+def test_a_helper_that_does_not_answer_is_wrong_too():
+    found = host(helpers=[{"name": "gateway", "problem": "nothing answers at 192.0.2.1:8443"}, {"name": "web"}])
+    assert wrong(found) == ["gateway: nothing answers at 192.0.2.1:8443"]
+
+
+def test_only_what_was_named_is_told():
+    look = {"services": [ROW], "helpers": []}
+    found = of_host(look, "gpu1", [{"name": "gone"}, {"name": "chat"}], (), ["chat"])
+    assert [row["name"] for row in found["services"]] == ["chat"]
+
+
 def test_hosts_of_which_nothing_is_known_failed_before():
     hosts = unseen([{"host": "b"}], ["a", "b"])
     assert [one["host"] for one in hosts] == ["a", "b"]

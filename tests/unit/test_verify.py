@@ -9,7 +9,6 @@ from ansible.module_utils.llmfleet.http_client import Endpoint
 from ansible.module_utils.llmfleet.services import Verify
 from ansible.module_utils.llmfleet.verify import FailedError, NotYetError, Report, advance
 
-
 EVENTS = (
     {"choices": [{"delta": {"role": "assistant"}}]},
     {"choices": [{"delta": {"content": "Hello"}}]},

@@ -56,6 +56,40 @@ FAILURES = (
         "a part of the split GGUF is missing or renamed ({file}{name})",
         "put all parts under their original names into one folder",
     ),
+    # before the general lines about the context that follow them
+    Failure(
+        r"failed to load lora adapter '(?P<file>[^']+)'",
+        "the LoRA adapter {file} cannot be loaded",
+        "`lora` has to name a GGUF that was made of an adapter of this very model (convert_lora_to_gguf.py)",
+    ),
+    Failure(
+        r"failed to load multimodal model, '(?P<file>[^']+)'",
+        "the projector {file} cannot be loaded",
+        "`mmproj` has to name the file that was published with this very model",
+    ),
+    Failure(
+        r"failed to load draft model, '(?P<file>[^']+)'",
+        "the draft model {file} cannot be loaded",
+        "`draft_model` has to name a small GGUF with the same tokenizer as the model",
+    ),
+    Failure(
+        r"failed to initialize chat template|the supplied chat template is not supported",
+        "the chat template has an error",
+        "correct `chat_template` (the log shows the place), or leave it out: the model brings its own",
+    ),
+    Failure(
+        r"quantized V cache requires flash_attn",
+        "a quantised cache (cache_type) needs flash attention",
+        "set `flash_attention: true`, or leave `cache_type` out",
+    ),
+    Failure(
+        r"failed to parse grammar", "the grammar has an error", "correct `grammar`: the log shows what was read"
+    ),
+    Failure(
+        r"built without SSL support",
+        "the image's llama-server does no TLS",
+        "take --ssl-key-file and --ssl-cert-file out of `args`; the gateway does TLS (docs/gateway.md)",
+    ),
     Failure(
         r"invalid argument: (?P<flag>\S+)",
         "llama-server does not know the argument {flag}",

@@ -79,6 +79,8 @@ OPTIONS: Table = {
         "--model-draft",
         ("-md", "--spec-draft-model", "-hfd", "-hfrd", "--hf-repo-draft", "--spec-draft-hf"),
         ("LLAMA_ARG_SPEC_DRAFT_MODEL", "LLAMA_ARG_MODEL_DRAFT", "LLAMA_ARG_SPEC_DRAFT_HF_REPO"),
+        # a draft model alone is loaded and not used; `args` may name another type after it
+        before=("--spec-type", "draft-simple"),
     ),
     "draft_tokens": Option("--spec-draft-n-max", env=("LLAMA_ARG_SPEC_DRAFT_N_MAX",)),
     "lora": Option("--lora", ("--lora-scaled",), file=True, listed=","),

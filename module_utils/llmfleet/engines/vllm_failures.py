@@ -122,7 +122,7 @@ FAILURES = (
         # every start prints `trust_remote_code=False` among its settings
         r"contains custom code which must be executed|consider setting `trust_remote_code=True`",
         "the model brings its own program code, which vLLM does not run unasked",
-        "read that code, then add --trust-remote-code to `args`; or choose another model",
+        "read that code, then set `trust_remote_code: true`; or choose another model",
     ),
     Failure(
         r"Invalid repository ID or local directory specified|does not appear to have a file named config\.json"
@@ -170,13 +170,20 @@ FAILURES = (
     ),
     Failure(
         # the root cause is the first one; the engine's process puts its name before each line
-        r"(?:^|\] )(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception): (?P<what>(?!Engine core initialization failed).+)",
+        r"(?:^|\] )(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception): "
+        r"(?P<what>(?!Engine core initialization failed|EngineCore encountered an issue).+)",
         "vLLM stopped: {what}",
         "read the log lines around this one",
     ),
     Failure(
+        r"EngineCore encountered an issue|engine core exited unexpectedly",
+        "the process that computes died while vLLM served",
+        "look above this line, and with dmesg whether the host ran out of memory",
+    ),
+    Failure(
         r"Engine core initialization failed",
         "vLLM's engine could not start",
-        "read the log lines above this one",
+        "read the log lines above this one; where none says why, the process was killed: see with dmesg whether the host "
+        "ran out of memory",
     ),
 )

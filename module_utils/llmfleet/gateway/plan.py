@@ -63,23 +63,38 @@ def container(
     }
 
 
-def result(said: Data, fleet: t.Sequence[Data], host: str, address: str, pair: Data) -> dict[str, t.Any]:
+def result(said: Data, fleet: t.Sequence[Data], host: str, pair: Data) -> dict[str, t.Any]:
     """Return what others are told of the gateway: its addresses, the services behind it and its certificate.
 
-    ``address``: of the host towards other machines.
+    ``pair``: what llm_gateway_certificate has said.
     """
     request = make(said, fleet, host)
-    seen = _seen(request, address)
+    seen = pair["address"] if request.bind in ("0.0.0.0", "::") else request.bind  # noqa: S104 - compared
+    base = f"https://{f'[{seen}]' if ':' in seen else seen}:{request.port}"
     return {
-        "urls": [f"https://{seen}:{request.port}/v1"],
+        "urls": [f"{base}/v1"],
         "local_url": f"http://127.0.0.1:{request.local_port}/v1",
-        "web_ui": f"https://{seen}:{request.port}/" if request.web_ui else "",
+        "web_ui": f"{base}/" if request.web_ui else "",
         "models": [group.model for group in request.groups],
         "keys": [one.name for one in request.keys],
         "certificate": pair["path"],
+        "certificate_given": pair["action"] == "given",
     }
 
 
-def _seen(request: Request, address: str) -> str:
-    where = address if request.bind in ("0.0.0.0", "::") else request.bind  # noqa: S104 - compared, not bound
-    return f"[{where}]" if ":" in where else where
+def report(host: str, found: Data) -> str:
+    """Return where the gateway of ``host`` answers and how it is called, from what `result` returned."""
+    trust = "" if found["certificate_given"] else " --cacert gateway.pem"
+    header = ' -H "Authorization: Bearer $API_KEY"' if found["keys"] else ""
+    lines = [
+        f"{host}: gateway ({found['action']})",
+        f"  address       {', '.join(found['urls'])}, on the host itself {found['local_url']}",
+        f"  models        {', '.join(found['models'])}",
+        f"  keys          {', '.join(found['keys']) or 'none are asked for'}",
+        f"  with curl     curl{trust} {found['urls'][0]}/models{header}",
+    ]
+    if not found["certificate_given"]:
+        lines.insert(4, f"  certificate   {found['certificate']} on the host; clients trust it as their gateway.pem")
+    if found["web_ui"]:
+        lines.insert(2, f"  web UI        {found['web_ui']}")
+    return "\n".join(lines)

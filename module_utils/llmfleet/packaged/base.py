@@ -69,7 +69,7 @@ COPY {SITE_FOLDER} /run/llmfleet
 COPY {TOOLS_FOLDER} /run/llmfleet-tools
 COPY {PYTHON_FOLDER} /run/python-wheels
 RUN {_RUN}\
-RUN rm -rf /run/* /var/cache/apt/archives /root/.cache
+RUN rm -rf /run/* /var/cache/apt/* /root/.cache
 
 FROM scratch
 COPY --from=build / /

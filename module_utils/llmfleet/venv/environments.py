@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ansible.module_utils.llmfleet.venv import unit
 from ansible.module_utils.llmfleet.venv.recipe import NOTE, is_environment
-from ansible.module_utils.llmfleet.venv.service_spec import UNIT_PREFIX
+from ansible.module_utils.llmfleet.venv.service_spec import UNIT_PREFIX, UNITS
 
 
 def is_whole(path: Path) -> bool:
@@ -43,3 +43,11 @@ def unused(root: Path, units: Path, kept: str = "") -> list[Path]:
     used = used_by(units)
     here = sorted(root.iterdir()) if root.is_dir() else []
     return [path for path in here if is_environment(path.name) and str(path) not in used and str(path) != kept]
+
+
+def prune(kept: str) -> list[str]:
+    """Remove the environments beside ``kept`` that no unit runs from any more; return what went."""
+    gone = unused(Path(kept).parent, Path(UNITS), kept)
+    for path in gone:
+        discard(path)
+    return [str(path) for path in gone]

@@ -19,14 +19,11 @@ from ansible.module_utils.llmfleet.rollout import RolledBackError
 from ansible.module_utils.llmfleet.services import Service, Verify
 from ansible.module_utils.llmfleet.spec import Spec, identity
 from ansible.module_utils.llmfleet.venv import unit
-from ansible.module_utils.llmfleet.venv.before import ContainerBefore
-from ansible.module_utils.llmfleet.venv.service_spec import endpoint_of, unit_of
+from ansible.module_utils.llmfleet.venv.before import PREVIOUS, ContainerBefore, take_away
+from ansible.module_utils.llmfleet.venv.service_spec import UNITS, endpoint_of, unit_of
 from ansible.module_utils.llmfleet.venv.systemd import Systemd, UnitsAsContainers, status_of
 from ansible.module_utils.llmfleet.verify import Report
 from ansible.module_utils.llmfleet.watch import NotReadyError, log_of, wait_ready
-
-UNITS = "/etc/systemd/system"
-PREVIOUS = ".previous"
 
 
 class UnitRollout:
@@ -146,7 +143,7 @@ class UnitRollout:
             except (NotReadyError, LlmfleetError) as failed:
                 previous, said = None, f"The previous unit is back but does not answer: {failed}"
             raise RolledBackError(error, said, previous)
-        self._take_away()
+        take_away(self._systemd, self._unit, self._file)
         if self._before.there:
             raise RolledBackError(error, *self._before.restore())
         raise error
@@ -160,16 +157,8 @@ class UnitRollout:
 
     def remove(self) -> None:
         """Remove the unit of the service and its secret files."""
-        self._take_away()
+        take_away(self._systemd, self._unit, self._file)
         shutil.rmtree(self._directory, ignore_errors=True)
-
-    def _take_away(self) -> None:
-        self._systemd.attempt("disable", "--quiet", "--now", self._unit)
-        for suffix in ("", PREVIOUS):
-            _remove(self._file + suffix)
-        self._systemd.do("daemon-reload")
-        # one that had failed would stay in the list of units
-        self._systemd.attempt("reset-failed", self._unit)
 
     def _api_key(self, spec: Spec) -> str:
         if "api_key" not in spec["secrets"]:

@@ -13,6 +13,7 @@ from ansible.module_utils.llmfleet.engines.base import Launch
 from ansible.module_utils.llmfleet.services import Service
 from ansible.module_utils.llmfleet.spec import Spec, digest
 
+UNITS = "/etc/systemd/system"
 UNIT_PREFIX = "llmfleet-vllm-"
 HOMES = ("/home", "/root", "/run/user")
 """What a unit does not see of the host (ProtectHome=) unless it is shown."""
@@ -39,8 +40,17 @@ def unit_of(name: str) -> str:
     return f"{UNIT_PREFIX}{name}.service"
 
 
-def build(service: Service, launch: Launch, place: Place, *, model_fingerprint: str, salt: str) -> Spec:
-    """Return the specification; ``salt`` is that of the one it will be compared with.
+def build(
+    service: Service,
+    launch: Launch,
+    place: Place,
+    *,
+    model_fingerprint: str,
+    salt: str,
+    files: t.Mapping[str, str] | None = None,
+) -> Spec:
+    """Return the specification; ``salt`` is that of the one it will be compared with, ``files``: path in a container ->
+    identity of what the service needs beside its model.
 
     Secrets keep the container's place in it: where they are is made of the specification.
     """
@@ -63,6 +73,8 @@ def build(service: Service, launch: Launch, place: Place, *, model_fingerprint: 
     rare: Spec = {
         "task": "" if service.task == Service.task else service.task,
         "gpus": place.gpus,
+        "shm_mib": launch.shm_mib,
+        "files": dict(files or {}),
         "reads": sorted({mount.source for mount in launch.mounts if mount.source.startswith(HOMES)}),
     }
     return {
@@ -98,8 +110,10 @@ def _listening(argv: t.Sequence[str], service: Service, port: int) -> list[str]:
 def _env(place: Place) -> dict[str, str]:
     env = {
         "PATH": f"{place.venv}/bin:/usr/local/bin:/usr/bin:/bin",
-        # its processes talk to each other by this address, which would be that of the host's network otherwise
+        # its processes would talk to each other, and listen without any key, on the host's network (measured)
         "VLLM_HOST_IP": "127.0.0.1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
     }
     if place.preload:
         env["LD_PRELOAD"] = ":".join(place.preload)

@@ -79,6 +79,7 @@ def render(spec: Spec, secrets_dir: str) -> str:
         "SuccessExitStatus=143",
         "LogRateLimitIntervalSec=0",
         *_memory(spec["memory"]),
+        *_shared_memory(spec.get("shm_mib", 0)),
         *(f"ReadWritePaths={quoted(folder)}" for folder in spec["writes"]),
         *(f"BindReadOnlyPaths={quoted(folder)}" for folder in spec.get("reads", ())),
         *(_GPU_DEVICES if spec.get("gpus") else "PrivateDevices=yes\n").splitlines(),
@@ -97,6 +98,11 @@ def render(spec: Spec, secrets_dir: str) -> str:
 def _memory(limit: str) -> list[str]:
     """Return the lines for a limit such as 8g; no swap, so that what does not fit fails at once."""
     return [f"MemoryMax={limit[:-1] if limit.endswith('b') else limit.upper()}", "MemorySwapMax=0"] if limit else []
+
+
+def _shared_memory(mib: int) -> list[str]:
+    """Return the lines for a /dev/shm of its own: where the host is a container itself, that one has 64 MiB."""
+    return [f"TemporaryFileSystem=/dev/shm:rw,nosuid,nodev,mode=1777,size={mib}M"] if mib else []
 
 
 def stored(text: str) -> Spec | None:

@@ -7,8 +7,9 @@ import os
 import pwd
 import stat
 import typing as t
+from dataclasses import replace
 
-from ansible.module_utils.llmfleet import hf_folder
+from ansible.module_utils.llmfleet import beside, hf_folder
 from ansible.module_utils.llmfleet.addresses import who_listens
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.engines.base import Launch, Mount
@@ -22,11 +23,18 @@ from ansible.module_utils.llmfleet.venv.systemd import UnitsAsContainers
 
 
 def resolve(
-    service: Service, place: service_spec.Place, *, model_path: str, api_key: str, salt: str, foresee: bool
+    service: Service,
+    place: service_spec.Place,
+    *,
+    model_path: str,
+    more_paths: t.Mapping[str, str],
+    api_key: str,
+    salt: str,
+    foresee: bool,
 ) -> tuple[Spec, Launch]:
     """Return the wanted specification and how the engine is launched by it; raises LlmfleetError.
 
-    With ``foresee`` (check mode on a new host) the environment and the model may still be missing.
+    ``more_paths``: key -> path on the host of the other models that the service names. With ``foresee`` (check mode on a new host) the environment and the model may still be missing.
     """
     where = f"service {service.name}"
     if not place.venv or not model_path:
@@ -43,8 +51,13 @@ def resolve(
         except LlmfleetError as error:
             way = "" if os.path.exists(model_path) else "; playbooks/models.yml fetches models"
             raise LlmfleetError(f"{where}: model {model_path}: {error}{way}") from None
-    launch = engine.launch(service, model_path, context, api_key, bool(place.gpus), **more)
-    return service_spec.build(service, launch, place, model_fingerprint=fingerprint, salt=salt), launch
+    further = beside.look(engine, service, more_paths, foresee)
+    launch = engine.launch(service, model_path, context, api_key, bool(place.gpus), more=further.inside, **more)
+    launch = replace(launch, mounts=(*launch.mounts, *further.mounts))
+    wanted = service_spec.build(
+        service, launch, place, model_fingerprint=fingerprint, files=further.fingerprints, salt=salt
+    )
+    return wanted, launch
 
 
 def _look(engine: t.Any, path: str, user: str) -> tuple[str, int | None, dict[str, t.Any]]:

@@ -22,11 +22,14 @@ print(answer.status, answer.read().decode())
 """
 
 
+INVENTORY = yaml.safe_load((Path(__file__).parents[1] / "inventory.yml").read_text())
+SERVICES = INVENTORY["llm_hosts"]["vars"]["llm_services"]
+
+
 @pytest.fixture(scope="module")
 def service():
-    """The service as the inventory describes it."""
-    inventory = yaml.safe_load((Path(__file__).parents[1] / "inventory.yml").read_text())
-    return inventory["llm_hosts"]["vars"]["llm_services"][0]
+    """The first service as the inventory describes it."""
+    return SERVICES[0]
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,11 @@ def test_answers_a_chat_prompt_with_the_key(host, service):
     status, body = ask_from_host(host, service, "/v1/chat/completions", service["api_key"], prompt)
     assert status == 200, body
     assert json.loads(body)["usage"]["completion_tokens"] >= 1
+
+
+def test_the_second_service_answers_at_a_port_of_its_own(host):
+    status, body = ask_from_host(host, SERVICES[1], "/v1/models")
+    assert (status, json.loads(body)["data"][0]["id"]) == (200, SERVICES[1]["name"])
 
 
 def test_answers_on_the_network(host, service):
