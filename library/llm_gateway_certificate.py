@@ -128,7 +128,9 @@ SANDBOX = ("--network", "none", "--read-only", "--cap-drop", "ALL", "--user", "1
 def given(certificate_file: str, private_key_file: str) -> dict[str, t.Any]:
     """Return the certificate that the user has put on the host."""
     if not (certificate_file and private_key_file):
-        raise BadInput("a certificate needs its private key: set llm_gateway_certificate_file and _private_key_file both")
+        raise BadInput(
+            "a certificate needs its private key: set llm_gateway_certificate_file and _private_key_file both"
+        )
     texts = []
     for path in (certificate_file, private_key_file):
         text = host_edge.read_text(path)
@@ -156,7 +158,7 @@ def own(module: AnsibleModule) -> dict[str, t.Any]:
         record = certificate.record(wanted, time.time(), text, private_key)
         os.makedirs(p["directory"], mode=0o755, exist_ok=True)
         for path, (_, mode), content in zip(paths, FILES, (private_key, text, record)):
-            write(module, path, mode, content)
+            write(path, mode, content)
     return {**said, **_pair(text, private_key)}
 
 
@@ -169,13 +171,14 @@ def make(module: AnsibleModule, wanted: list[str]) -> tuple[str, str]:
     return certificate.split(docker.text("run", "--rm", *SANDBOX, module.params["image"], *argv[1:]))
 
 
-def write(module: AnsibleModule, path: str, mode: int, content: str) -> None:
+def write(path: str, mode: int, content: str) -> None:
     """Replace a file, which nobody else reads before it has its mode."""
     temporary = f"{path}.new"
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(content)
     os.chmod(temporary, mode)
-    host_edge.move_into_place(module.atomic_move, temporary, path)
+    # atomic_move would give it the mode of any new file
+    host_edge.move_into_place(os.replace, temporary, path)
 
 
 def main() -> None:

@@ -67,6 +67,11 @@ options:
       - Where secret files of services are kept, one folder a service.
     type: path
     default: /var/lib/llmfleet/services
+  unit_directory:
+    description:
+      - Where those of units are kept, for a service that ran in a venv until now.
+    type: path
+    default: /var/lib/llmfleet/units
   cache_directory:
     description:
       - Where engines that compile at their start keep what they made, one folder an engine.
@@ -165,9 +170,12 @@ from ansible.module_utils.llmfleet.addresses import service_urls
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.gpu_access import ACCESS, PLANNED
-from ansible.module_utils.llmfleet.rollout import RolledBackError, Rollout
+from ansible.module_utils.llmfleet.handover import RolledBackError
+from ansible.module_utils.llmfleet.rollout import Rollout
 from ansible.module_utils.llmfleet.service_result import asked, failure, without_engine
 from ansible.module_utils.llmfleet.services import Service, parse
+from ansible.module_utils.llmfleet.venv.before import UnitBefore
+from ansible.module_utils.llmfleet.venv.systemd import Systemd
 from ansible.module_utils.llmfleet.wanted import check_port, find_own, resolve
 from ansible.module_utils.llmfleet.watch import NotReadyError
 
@@ -181,6 +189,7 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "gpu_ids": {"type": "list", "elements": "str", "default": []},
     "gpu_access": {"type": "str", "choices": ["auto", *ACCESS], "default": "auto"},
     "directory": {"type": "path", "default": "/var/lib/llmfleet/services"},
+    "unit_directory": {"type": "path", "default": "/var/lib/llmfleet/units"},
     "cache_directory": {"type": "path", "default": spec.CACHES},
     "docker_cli": {"type": "str", "default": "docker"},
 }
@@ -234,18 +243,25 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
     }
     if decision.action == "remove":
         result["diff"]["after"] = ""
-    if wanted and decision.action in ("create", "replace"):
+    # of a service that ran in a venv until now
+    unit = UnitBefore(Systemd(module.run_command), name, module.params["unit_directory"])
+    result["changed"] = result["changed"] or unit.there
+    if wanted and decision.action in ("create", "replace") and not unit.there:
         check_port(docker, service, before, wanted)
     if module.check_mode:
         module.exit_json(**result)
     rollout = Rollout(docker, service, os.path.join(module.params["directory"], name))
+    unit.stop()
     try:
         report = rollout.carry_out(decision.action, wanted, secrets)
     except NotReadyError as error:
-        module.fail_json(**failure({**result, **rollout.instead}, f"service {name}: {error}", error))
+        said = "; ".join(filter(None, [str(error), unit.restore()]))
+        module.fail_json(**failure({**result, **rollout.instead}, f"service {name}: {said}", error))
     except RolledBackError as error:
         more = {"rolled_back": True, "previous_verification": error.previous.as_dict() if error.previous else None}
         module.fail_json(**failure(result, f"service {name}: {error}", error.error, **more))
+    if service.state != "stopped":
+        unit.remove()
     result.update(rollout.instead)
     if report:
         result["verification"] = report.as_dict()

@@ -13,60 +13,41 @@ description:
     if that fails, the previous one is put back and verified. So is a container of the same name that served before.
   - Whatever an interrupted run left behind is finished or undone by the next run.
 options:
-  service:
-    description:
-      - The service as in C(llm_services), without its C(api_key).
-    type: dict
-    required: true
+  service: {description: 'The service as in C(llm_services), without its C(api_key).', type: dict, required: true}
   api_key:
-    description:
-      - Key that callers must send. It reaches the engine through a file and is stored nowhere else.
+    description: Key that callers must send. It reaches the engine through a file and is stored nowhere else.
     type: str
     default: ""
   venv:
-    description:
-      - Python environment with vLLM, made by M(vllm_venv). Required to start a service.
+    description: Python environment with vLLM, made by M(vllm_venv). Required to start a service.
     type: path
     default: ""
-  model_path:
-    description:
-      - Folder of the model on the host. Required to start a service.
-    type: path
-    default: ""
+  model_path: {description: Folder of the model on the host. Required to start a service., type: path, default: ""}
   more_paths:
     description: Where the further models that the service names are on the host, by the key that names them.
     type: dict
     default: {}
   gpus:
-    description:
-      - Whether the unit may use the host's NVIDIA GPUs; empty, it serves from the CPU.
+    description: Whether the unit may use the host's NVIDIA GPUs; empty, it serves from the CPU.
     type: str
     choices: ["", nvidia]
     default: ""
   gpu_ids:
-    description:
-      - UUIDs of the GPUs that it sees. With none named it sees all.
+    description: UUIDs of the GPUs that it sees. With none named it sees all.
     type: list
     elements: str
     default: []
-  user:
-    description:
-      - System user that it runs as.
-    type: str
-    default: llmfleet-vllm
+  user: {description: System user that it runs as., type: str, default: llmfleet-vllm}
   directory:
-    description:
-      - Where secret files of units are kept, one folder a service.
+    description: Where secret files of units are kept, one folder a service.
     type: path
     default: /var/lib/llmfleet/units
   container_directory:
-    description:
-      - Where those of containers are kept, for a service that was one until now.
+    description: Where those of containers are kept, for a service that was one until now.
     type: path
     default: /var/lib/llmfleet/services
   cache_directory:
-    description:
-      - Where engines that compile at their start keep what they made, one folder an engine.
+    description: Where engines that compile at their start keep what they made, one folder an engine.
     type: path
     default: /var/lib/llmfleet/cache
   docker_cli:
@@ -163,8 +144,8 @@ from ansible.module_utils.llmfleet.addresses import service_urls
 from ansible.module_utils.llmfleet.cpu_level import architecture
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.errors import LlmfleetError
+from ansible.module_utils.llmfleet.handover import RolledBackError
 from ansible.module_utils.llmfleet.host_edge import find_program
-from ansible.module_utils.llmfleet.rollout import RolledBackError
 from ansible.module_utils.llmfleet.service_result import asked, failure
 from ansible.module_utils.llmfleet.services import Service, parse
 from ansible.module_utils.llmfleet.venv import environments, recipe
@@ -211,7 +192,7 @@ def run(module: AnsibleModule, service: Service) -> None:
     before = ContainerBefore(docker, service, params["container_directory"])
     rollout = UnitRollout(systemd, service, os.path.join(params["directory"], service.name), before)
     current, previous = rollout.look()
-    known = (current and current.spec) or (previous and previous.spec)
+    known = (current.spec if current else None) or (previous.spec if previous else None)
     wanted, secrets = _wanted(module, service, known) if started else (None, {})
     decision = lifecycle.decide(service.state, current, previous, wanted)
     result: dict[str, t.Any] = {

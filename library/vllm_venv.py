@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: vllm_venv
 short_description: Provide a Python environment with vLLM on a host
 description:
-  - Makes sure of a Python environment with vLLM, for hosts that cannot run containers. For CPUs it has the versions that
-    this project's image has; for GPUs the release that is asked for, with what it names itself.
+  - Makes sure of a Python environment with vLLM, for hosts that cannot run containers. For CPUs it has the versions
+    that this project's image has; for GPUs the release that is asked for, with what it names itself.
   - One that was made of the same versions is kept, however the network is doing. It has its name only when it is whole.
 options:
   state:
@@ -72,7 +72,7 @@ venv: {description: Folder of the environment., returned: state is present, type
 python: {description: The Python that it is made with., returned: state is present, type: str}
 why: {description: The reason for I(action)., returned: state is present, type: str}
 removed: {description: Folders and files removed., returned: state is absent, type: list, elements: str}
-in_use: {description: 'Environments that stay, with the services that run from them.', returned: state is absent, type: dict}
+in_use: {description: 'Environments that stay, with the services in them.', returned: state is absent, type: dict}
 tried: {description: Places as they were tried with the results., returned: always, type: list, elements: dict}
 log: {description: Log file on the host. Empty when there was nothing to log., returned: always, type: str}
 """

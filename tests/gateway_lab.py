@@ -11,7 +11,7 @@ import typing as t
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from ansible.module_utils.llmfleet.gateway import certificate, nginx, plan
+from ansible.module_utils.llmfleet.gateway import certificate, nginx, plan, words
 from ansible.module_utils.llmfleet.packaged import gateway
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,7 +129,7 @@ class Gateway:
         """Run it and return when it answers."""
         self._write(services, said)
         options = ("--network", "host", "--user", "10001:10001", "--read-only", "--cap-drop", "ALL", "--tmpfs", "/tmp")
-        mount = f"{self.folder}:{nginx.TARGET}:ro"
+        mount = f"{self.folder}:{words.TARGET}:ro"
         argv = ["docker", "run", "--detach", "--name", self.name, *options, "--volume", mount, "--entrypoint", "nginx"]
         subprocess.run([*argv, self.image, *nginx.ARGV], stdout=subprocess.PIPE, check=True)
         self._wait()

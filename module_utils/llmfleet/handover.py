@@ -46,8 +46,8 @@ class Handover(ABC, t.Generic[Proof]):
     def _retired(self) -> None:
         """Do what must be done between the end of the old container and the start of the new one."""
 
-    def _settle(self, spec: Spec) -> None:
-        """Tidy up: the container made from ``spec`` is the accepted one."""
+    def _settle(self, kept: Spec) -> None:
+        """Tidy up: the container made from ``kept`` is the accepted one."""
 
     def start(self, spec: Spec) -> Proof:
         """Start the existing container again and verify it."""

@@ -45,13 +45,12 @@ ALWAYS: t.Mapping[str, str] = {
 }
 
 
-def make(said: t.Mapping[str, t.Any], fleet_hosts: t.Sequence[t.Any], here: str, gateway: t.Mapping[str, t.Any]) -> Data:
+def make(said: t.Mapping[str, t.Any], hosts: Hosts, here: str, gateway: t.Mapping[str, t.Any]) -> Data:
     """Return {problem, settings}: what launch.py reads, or why it cannot be.
 
-    ``said``: the role's variables without their prefix. ``fleet_hosts``: (name, address, services) of each host with
-    services. ``gateway``: {port, keys} of the one on the host ``here``, {} for none.
+    ``said``: the role's variables without their prefix. ``gateway``: {port, keys, services} of the one on the host
+    ``here``, as its own variables have them, {} for none.
     """
-    hosts = [{"host": name, "address": address or name, "services": own} for name, address, own in fleet_hosts]
     try:
         return {"problem": "", "settings": _make(said, hosts, here, gateway)}
     except LlmfleetError as problem:
@@ -189,8 +188,8 @@ def _through(gateway: t.Mapping[str, t.Any], api_key: str, found: t.Sequence[Ser
             "open_webui_api_key"
         )
     row = next((one for one in keys.values() if api_key and one.get("key") == api_key), keys.get(GATEWAY_KEY, {}))
-    allowed = row.get("services") or []
-    usable = [one for one in found if not allowed or one.name in allowed]
+    allowed = [names for names in (gateway["services"], row.get("services")) if names]
+    usable = [one for one in found if all(one.name in names for names in allowed)]
     url, key = f"http://127.0.0.1:{gateway['port']}/v1", api_key or row.get("key", "")
     models = dict.fromkeys(one.served_name for one in usable if one.task == "generate")
     if not models:

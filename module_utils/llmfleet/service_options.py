@@ -166,7 +166,7 @@ OPTION_KEYS: t.Mapping[str, Key] = {
         "llama_server: how threads and memory are laid out on several memory nodes.",
         choices=("distribute", "isolate", "numactl"),
     ),
-    "max_tokens": Key(*_TOKENS, "Upper bound for the length of every reply; 0: that of the context.", minimum=0),
+    "max_tokens": Key(*_TOKENS, "Length of replies to those who do not say it, and for vllm the most that anybody gets; 0: that of the context.", minimum=0),
     "temperature": Key(*_PART, "Randomness of replies to those who do not say it.", minimum=0),
     "top_p": Key(*_PART, "Likeliest tokens to choose from, as part of their probability.", minimum=0, maximum=1),
     "top_k": Key(*_COUNT, "Likeliest tokens to choose from, as a number; 0: all.", minimum=0),

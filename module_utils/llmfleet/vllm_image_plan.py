@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.module_utils.llmfleet import cpu_level, gpus, vllm_recipe
+from ansible.module_utils.llmfleet import cpu_level, gpus
 from ansible.module_utils.llmfleet import published_images as published
 from ansible.module_utils.llmfleet.cuda_host import row_of
 from ansible.module_utils.llmfleet.errors import BadInput

@@ -129,7 +129,6 @@ class VllmRequest:
             "org.opencontainers.image.title": "vLLM",
         }
 
-
     def check(self) -> None:
         """Raise BadInput for what cannot be built."""
         if self.architecture not in TRIPLETS:

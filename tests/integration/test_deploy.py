@@ -20,12 +20,12 @@ KEY = "deploy-key-0123456789"
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
 
 
-def site(inventory: Path, *arguments: str, code: int = 0) -> str:
-    """Run site.yml and return what it printed."""
-    playbook = str(Path(sys.executable).parent / "ansible-playbook")
+def site(inventory: Path, *arguments: str, code: int = 0, playbook: str = "site.yml") -> str:
+    """Run site.yml (or another playbook) and return what it printed."""
+    program = str(Path(sys.executable).parent / "ansible-playbook")
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
     done = subprocess.run(
-        [playbook, "site.yml", "-i", str(inventory), *arguments],
+        [program, playbook, "-i", str(inventory), *arguments],
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stdout

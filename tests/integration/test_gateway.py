@@ -23,26 +23,88 @@ from helpers import docker, free_port, run_module
 ENGINE_KEY = "engine-key-$with'odd\\characters\""
 CHAT = "/v1/chat/completions"
 
-VLLM_PATHS = (
-    "/invocations /generative_scoring /pooling /classify /score /rerank /v1/score /pause /resume /abort_requests "
-    "/scale_elastic_ep /is_scaling_elastic_ep /update_weights /init_weight_transfer_engine /get_world_size /metrics "
-    "/tokenize /detokenize /ping /version /load /kv_event_sources /sleep /wake_up /is_sleeping /collective_rpc "
-    "/server_info /reset_prefix_cache /reset_mm_cache /reset_encoder_cache /start_profile /stop_profile /docs /redoc "
-    "/openapi.json /v1/load_lora_adapter /v1/unload_lora_adapter /v1/audio/transcriptions /v1/audio/translations "
-    "/v2/embed /v2/rerank /inference/v1/generate /tokenizer_info /v1/realtime /cohere/v2/chat"
-).split()
+VLLM_PATHS = [
+    "/invocations",
+    "/generative_scoring",
+    "/pooling",
+    "/classify",
+    "/score",
+    "/rerank",
+    "/v1/score",
+    "/pause",
+    "/resume",
+    "/abort_requests",
+    "/scale_elastic_ep",
+    "/is_scaling_elastic_ep",
+    "/update_weights",
+    "/init_weight_transfer_engine",
+    "/get_world_size",
+    "/metrics",
+    "/tokenize",
+    "/detokenize",
+    "/ping",
+    "/version",
+    "/load",
+    "/kv_event_sources",
+    "/sleep",
+    "/wake_up",
+    "/is_sleeping",
+    "/collective_rpc",
+    "/server_info",
+    "/reset_prefix_cache",
+    "/reset_mm_cache",
+    "/reset_encoder_cache",
+    "/start_profile",
+    "/stop_profile",
+    "/docs",
+    "/redoc",
+    "/openapi.json",
+    "/v1/load_lora_adapter",
+    "/v1/unload_lora_adapter",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v2/embed",
+    "/v2/rerank",
+    "/inference/v1/generate",
+    "/tokenizer_info",
+    "/v1/realtime",
+    "/cohere/v2/chat",
+]
 """All that vLLM serves beside what the services here are for; some without a key (docs/usage/security.md)."""
 
-LLAMA_PATHS = (
-    "/props /slots /slots/0 /completion /completions /chat/completions /embedding /embeddings /infill /apply-template "
-    "/lora-adapters /models /models/load /models/unload /tools /cors-proxy /api/show /api/tags /api/chat /v1/health / "
-    "/index.html /v1/rerank /v1/reranking /v1/embeddings"
-).split()
+LLAMA_PATHS = [
+    "/props",
+    "/slots",
+    "/slots/0",
+    "/completion",
+    "/completions",
+    "/chat/completions",
+    "/embedding",
+    "/embeddings",
+    "/infill",
+    "/apply-template",
+    "/lora-adapters",
+    "/models",
+    "/models/load",
+    "/models/unload",
+    "/tools",
+    "/cors-proxy",
+    "/api/show",
+    "/api/tags",
+    "/api/chat",
+    "/v1/health",
+    "/",
+    "/index.html",
+    "/v1/rerank",
+    "/v1/reranking",
+    "/v1/embeddings",
+]
 
 
 @pytest.fixture(scope="session")
 def nginx_image() -> str:
     import os
+
     if os.environ.get("HAND"):
         return "llmfleet-test/gateway:hand"
     result = run_module("packaged_image", {"kind": "gateway", "source": "build"})

@@ -1,4 +1,4 @@
-"""The role llm_gateway through a real ansible-playbook: made, left alone, changed without a restart, refused, removed."""
+"""The role llm_gateway by a real ansible-playbook: made, left alone, changed without a restart, refused, removed."""
 
 from __future__ import annotations
 

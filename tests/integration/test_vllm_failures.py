@@ -1,15 +1,18 @@
 """Provoke vLLM's failures for real, on a CPU: what it prints must be what the failure table recognises.
 
-Rows about GPUs cannot be provoked without one; tests/failure_lines.py holds their recorded lines. Each start takes ten to
-thirty seconds of computing.
+Rows about GPUs cannot be provoked without one; tests/unit/failure_lines.py holds their recorded lines. Each start takes
+ten to thirty seconds of computing.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 import typing as t
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +21,7 @@ import pytest
 import tiny_hf
 from ansible.module_utils.llmfleet.engines import vllm
 from ansible.module_utils.llmfleet.engines.base import diagnose
-from ansible.module_utils.llmfleet.services import parse
-from helpers import free_port, run_module
+from helpers import docker, run_module, running
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fixtures"))
 from hub_server import Hub
@@ -80,11 +82,12 @@ CASES: dict[str, Case] = {
     "empty": Case("not there inside the container", spoil=_empty),
     "missing": Case("not there inside the container", model="/models/nowhere"),
     "offline": Case("wants a file of the hub", model="org/tiny"),
-    "gated": Case("gated", model="org/gated"),
     "unreadable": Case("may not use", spoil=lambda folder: (folder / "config.json").chmod(0)),
     "shared": Case("is full", docker=("--shm-size", "64m")),
-    "slow": Case("did not start within its own time limit", env={"VLLM_ENGINE_READY_TIMEOUT_S": "1"}),
 }  # fmt: skip
+
+MORE = {"gated": Case("gated", model="org/gated"), "port": Case("port is taken")}
+"""What needs something else beside the container."""
 
 
 def serve(image: str, folder: Path, case: Case, *, hub: str = "", port: int = 0) -> tuple[int, str]:
@@ -97,7 +100,9 @@ def serve(image: str, folder: Path, case: Case, *, hub: str = "", port: int = 0)
     command += ["--shm-size", "1g", "--entrypoint", "vllm", *case.docker]
     command += [word for key, value in env.items() for word in ("--env", f"{key}={value}")]
     command += [image, "serve", case.model or "/models/tiny-hf", "--port", str(port or 8000), *QUICK, *case.argv]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=240)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=240
+    )
     return done.returncode, done.stdout
 
 
@@ -110,3 +115,91 @@ def model(folder: Path, case: Case) -> Path:
     if case.spoil:
         case.spoil(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def image() -> str:
+    """The vLLM image of this project, made if it is not there yet."""
+    result = run_module("vllm_image", {})
+    assert not result.get("failed"), result
+    return str(result["image"])
+
+
+def explained(code: int, log: str, words: str) -> None:
+    found = diagnose(log, vllm.FAILURES)
+    assert found is not None, log
+    assert words in found["cause"], (code, found, log)
+    assert found["fix"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_real_engine_prints_what_the_table_recognises(image, tmp_path, name):
+    case = CASES[name]
+    explained(*serve(image, model(tmp_path / "tiny-hf", case), case), case.cause)
+
+
+def test_a_gated_model_that_is_asked_for_at_the_start(image, tmp_path):
+    case = MORE["gated"]
+    folder = model(tmp_path / "tiny-hf", case)
+    tiny_hf.write(tmp_path / "hub" / "org" / "gated", head_dim=32)
+    with Hub(tmp_path / "hub") as hub:
+        hub.repo("org/gated", gated=True)
+        explained(*serve(image, folder, case, hub=hub.url), case.cause)
+
+
+def test_a_port_that_is_taken(image, tmp_path):
+    case = MORE["port"]
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", 0))
+        other.listen()
+        explained(*serve(image, model(tmp_path / "tiny-hf", case), case, port=other.getsockname()[1]), case.cause)
+
+
+class Running:
+    """A container with vLLM in which the process that computes is killed."""
+
+    def __init__(self, image: str, folder: Path) -> None:
+        self.name = f"test-vllm-killed-{os.getpid()}"
+        command = ["docker", "run", "--detach", "--name", self.name, "--network", "none", "--shm-size", "1g"]
+        command += ["--volume", f"{folder}:/models/tiny-hf:ro", "--tmpfs", "/cache:mode=1777", "--entrypoint", "vllm"]
+        command += [word for key, value in vllm.ENV.items() for word in ("--env", f"{key}={value}")]
+        subprocess.run([*command, image, "serve", "/models/tiny-hf", *QUICK], check=True, capture_output=True)
+
+    def log(self) -> str:
+        done = subprocess.run(["docker", "logs", self.name], capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    def until(self, reached: t.Callable[[], t.Any]) -> t.Any:
+        deadline = time.monotonic() + 180
+        while not (found := reached()):
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.1)
+        return found
+
+    def engine(self) -> int:
+        rows = docker("top", self.name, "-eo", "pid,args").splitlines()
+        return next((int(row.split()[0]) for row in rows if "VLLM::EngineCore" in row), 0)
+
+    def ended(self) -> int:
+        self.until(lambda: not running(self.name))
+        return int(docker("container", "inspect", "--format", "{{.State.ExitCode}}", self.name))
+
+
+@pytest.mark.parametrize(
+    ("name", "moment", "words"),
+    [
+        ("killed-start", "", "engine could not start"),
+        ("killed-core", "Application startup complete", "died while vLLM served"),
+    ],
+)
+def test_an_engine_that_is_killed(image, tmp_path, name, moment, words):
+    container = Running(image, model(tmp_path / "tiny-hf", Case(words)))
+    try:
+        container.until(lambda: moment in container.log())
+        os.kill(container.until(container.engine), signal.SIGKILL)
+        code = container.ended()
+        explained(code, container.log(), words)
+        # a server that lost its engine ends as if all was well, which no restart policy `on-failure` notices
+        assert (code == 0) is (name == "killed-core")
+    finally:
+        subprocess.run(["docker", "rm", "--force", container.name], check=False, capture_output=True)

@@ -29,11 +29,14 @@ LLAMA_SERVER = (
     Line("gguf_init_from_reader: failed to read magic", "truncated or corrupt"),
     Line("llama_model_load: error loading model: unknown model architecture: 'zzzzz'", "architecture zzzzz"),
     Line("this GGUF file is version 99 but this software only supports up to version 3", "has GGUF version 99"),
-    Line("error loading model: illegal split file idx: 1 (file: m)", "index 1"),
-    Line("failed to load GGUF split from /models/a-00002-of-00002.gguf", "a-00002-of-00002.gguf"),
+    Line("error loading model: illegal split file idx: 1 (file: m)", "(index 1), not its first part"),
+    Line(
+        "failed to load GGUF split from /models/lone-00002-of-00002.gguf",
+        "missing or renamed (/models/lone-00002-of-00002.gguf",
+    ),
     Line("E cmn  common_init_: failed to load lora adapter '/models/tiny.gguf'", "LoRA adapter /models/tiny.gguf"),
     Line("E srv    load_model: failed to load multimodal model, '/models/tiny.gguf'", "projector /models/tiny.gguf"),
-    Line("E srv    load_model: failed to load draft model, '/models/zzzzz.gguf'", "draft model", "tools/server"),
+    Line("E srv    load_model: failed to load draft model, '/models/tensor.gguf'", "draft model"),
     Line("E common_chat_templates_init: failed to initialize chat template", "chat template has an error"),
     Line("E llama_init_from_model: quantized V cache requires flash_attn to be enabled", "needs flash attention"),
     Line("  what():  failed to parse grammar", "grammar has an error"),
@@ -49,7 +52,7 @@ LLAMA_SERVER = (
         "ggml/src/ggml-cuda/ggml-cuda.cu",
     ),
     Line("E failed to allocate buffer for kv cache", "the context does not fit"),
-    Line("alloc_tensor_range: unable to allocate CPU buffer of size 1", "model does not fit", "src/llama-model.cpp"),
+    Line("alloc_tensor_range: unable to allocate CPU buffer of size 1", "the model does not fit into memory"),
     Line(
         "CUDA error: no kernel image is available for execution on the device",
         "holds no code",
@@ -84,7 +87,6 @@ LLAMA_SERVER = (
     Line("error: something else", "something else", "common/arg.cpp"),
     Line("E srv main: exiting due to model loading error", "could not load"),
 )
-"""In the order of the table."""
 
 VLLM = (
     Line(

@@ -35,14 +35,23 @@ def service(name: str, port: int, **more: t.Any) -> dict[str, t.Any]:
 CHAT, VECTORS = service("chat", 8001, api_key="k" * 16), service("vectors", 8002, task="embed")
 
 
+def make(hosts: t.Sequence[t.Any], gateway: t.Any, said: dict[str, t.Any]) -> dict[str, t.Any]:
+    rows = [{"host": name, "address": address or name, "services": own} for name, address, own in hosts]
+    given = {"port": 8480, "services": [], **gateway} if gateway else {}
+    return open_webui.make({**SAID, **said}, rows, "gpu-01", given)
+
+
+HERE = [("gpu-01", "", [CHAT])]
+
+
 def settings(*hosts: t.Any, gateway: t.Any = None, **said: t.Any) -> dict[str, t.Any]:
-    made = open_webui.make({**SAID, **said}, hosts or [("gpu-01", "", [CHAT])], "gpu-01", gateway or {})
+    made = make(hosts or HERE, gateway, said)
     assert made["problem"] == ""
     return t.cast("dict[str, t.Any]", made["settings"])
 
 
 def problem(*hosts: t.Any, gateway: t.Any = None, **said: t.Any) -> str:
-    made = open_webui.make({**SAID, **said}, hosts or [("gpu-01", "", [CHAT])], "gpu-01", gateway or {})
+    made = make(hosts or HERE, gateway, said)
     assert made["settings"] == {}
     return str(made["problem"])
 
@@ -59,20 +68,23 @@ def test_without_a_gateway_each_chat_service_is_a_connection():
 def test_with_a_gateway_there_is_one_connection_with_a_key_of_its_own():
     keys = [{"name": "team", "key": "t" * 20}, {"name": "open-webui", "key": "w" * 20, "services": ["chat", "vectors"]}]
     hosts = [("gpu-01", "", [CHAT, VECTORS, service("hidden", 8005)])]
-    made = settings(*hosts, gateway={"port": 8480, "keys": keys})
+    made = settings(*hosts, gateway={"keys": keys})
     config = {"model_ids": ["chat"]}
     assert made["connections"] == [{"url": "http://127.0.0.1:8480/v1", "key": "w" * 20, "config": config}]
     assert made["env"]["RAG_OPENAI_API_BASE_URL"] == "http://127.0.0.1:8480/v1"
     # a key that is given is looked up, so that only what it opens is offered
-    made = settings(*hosts, gateway={"port": 8480, "keys": keys}, api_key="t" * 20)
+    made = settings(*hosts, gateway={"keys": keys}, api_key="t" * 20)
     assert made["connections"][0]["key"] == "t" * 20
     assert made["connections"][0]["config"] == {"model_ids": ["chat", "hidden"]}
+    # what the gateway does not publish is not offered either
+    made = settings(*hosts, gateway={"keys": keys, "services": ["hidden"]}, api_key="t" * 20)
+    assert made["connections"][0]["config"] == {"model_ids": ["hidden"]}
     # a gateway that asks for no key
-    assert settings(*hosts, gateway={"port": 8480, "keys": []})["connections"][0]["key"] == ""
+    assert settings(*hosts, gateway={"keys": []})["connections"][0]["key"] == ""
 
 
 def test_an_api_of_ones_own_goes_before_all():
-    made = settings(gateway={"port": 8480, "keys": []}, api_url="https://llm.example.org/v1/", api_key="x")
+    made = settings(gateway={"keys": []}, api_url="https://llm.example.org/v1/", api_key="x")
     assert made["connections"] == [{"url": "https://llm.example.org/v1", "key": "x", "config": {}}]
 
 
@@ -159,7 +171,7 @@ def test_what_it_cannot_reach_is_refused():
 
 
 def test_a_gateway_without_a_key_for_it_is_refused():
-    gateway = {"port": 8480, "keys": [{"name": "team", "key": "t" * 20}]}
+    gateway = {"keys": [{"name": "team", "key": "t" * 20}]}
     assert "add one named open-webui to llm_gateway_keys" in problem(gateway=gateway)
-    narrow = {"port": 8480, "keys": [{"name": "open-webui", "key": "t" * 20, "services": ["vectors"]}]}
+    narrow = {"keys": [{"name": "open-webui", "key": "t" * 20, "services": ["vectors"]}]}
     assert "no model to talk to" in problem(("gpu-01", "", [CHAT, VECTORS]), gateway=narrow)

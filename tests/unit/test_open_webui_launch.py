@@ -53,7 +53,7 @@ class Data:
     @property
     def rows(self) -> dict[str, t.Any]:
         store = sqlite3.connect(self.file)
-        found = {key: json.loads(value) for key, value in store.execute("select key, value from config")}
+        found = {key: json.loads(str(value)) for key, value in store.execute("select key, value from config")}
         store.close()
         return found
 
@@ -91,9 +91,9 @@ def test_the_first_start_goes_by_the_environment(data):
 
 def test_named_settings_are_taken_anew_and_others_stay(data):
     data.start()
-    data.put(ui__enable_signup=True, ui__default_locale="zh-CN", task__title__enable=False)
+    data.put(ui__enable_signup=True, ui__default_locale="zh-CN", task__title__enable=False, rag__top_k=3)
     data.start()
-    assert data.rows == {"ui.default_locale": "zh-CN", "task.title.enable": False}
+    assert data.rows == {"ui.default_locale": "zh-CN", "task.title.enable": False, "rag.top_k": 3}
 
 
 def test_connections_of_the_browser_stay_behind_those_of_the_inventory(data):

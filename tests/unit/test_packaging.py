@@ -77,6 +77,12 @@ HARMLESS: dict[str, dict[str, t.Any]] = {
         "directory": "/nonexistent/side",
     },
     "signing_key": {"dest": "/nonexistent/key.asc", "state": "absent"},
+    "llm_service_venv": {
+        "service": {"name": "packaging-test", "state": "absent"},
+        "docker_cli": "/nonexistent/docker",
+        "directory": "/nonexistent/units",
+    },
+    "vllm_venv": {"state": "absent", "root": "/nonexistent/venvs", "work_dir": "/nonexistent/work"},
     "vllm_image": {"state": "absent", "docker_cli": "/nonexistent/docker", "work_dir": "/nonexistent/work"},
 }
 """Arguments of each module with which check mode gets through main(); failing with a clear message is fine."""

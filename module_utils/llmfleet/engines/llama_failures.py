@@ -22,6 +22,11 @@ FAILURES = (
         "make the file readable for others on the host (chmod o+r)",
     ),
     Failure(
+        r"failed to load GGUF split from (?P<file>\S+)|invalid split file name: (?P<name>\S+)",
+        "a part of the split GGUF is missing or renamed ({file}{name})",
+        "put all parts under their original names into one folder",
+    ),
+    Failure(
         r"failed to open GGUF file '(?P<file>[^']+)'",
         "the model file {file} is not there inside the container",
         "check `model` and that the file still exists on the host",
@@ -50,11 +55,6 @@ FAILURES = (
         r"illegal split file idx: (?P<part>\d+)",
         "the model is a part of a split GGUF (index {part}), not its first part",
         "give the file that ends in -00001-of-….gguf as `model`",
-    ),
-    Failure(
-        r"failed to load GGUF split from (?P<file>\S+)|invalid split file name: (?P<name>\S+)",
-        "a part of the split GGUF is missing or renamed ({file}{name})",
-        "put all parts under their original names into one folder",
     ),
     # before the general lines about the context that follow them
     Failure(

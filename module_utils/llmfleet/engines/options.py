@@ -35,6 +35,8 @@ class Option:
     """Flag for a value that is no path, where that is another one."""
     listed: str = ""
     """Of a list: what stands between its items in one argument; "" makes each an argument of its own."""
+    variable: str = ""
+    """Variable that says it in place of an argument."""
     own: bool = False
     """Whether launch() says it by itself."""
 
@@ -62,7 +64,7 @@ def argv(service: t.Any, table: Table, more: t.Mapping[str, str]) -> list[str]:
     said: list[str] = []
     members: dict[str, dict[str, t.Any]] = {}
     for name, option in table.items():
-        if option.own or getattr(service, name) == getattr(type(service), name):
+        if option.own or option.variable or getattr(service, name) == getattr(type(service), name):
             continue
         value = more.get(name, getattr(service, name))
         if option.member:
@@ -102,9 +104,9 @@ def _item(name: str, item: str, bare: bool) -> str:
 def variables(service: t.Any, table: Table) -> dict[str, str]:
     """Return the variables that say what has no flag."""
     return {
-        option.env[0]: option.words[getattr(service, name)][0]
+        option.variable: option.words[getattr(service, name)][0]
         for name, option in table.items()
-        if option.env and not option.flag and not option.own and getattr(service, name) in option.words
+        if option.variable and getattr(service, name) != getattr(type(service), name)
     }
 
 
@@ -149,7 +151,9 @@ def _flags_of(words: t.Iterable[tuple[str, ...]]) -> list[str]:
 
 def owned_env(table: Table) -> dict[str, str]:
     """Return variable -> the field that says it."""
-    return {variable: name for name, option in table.items() for variable in option.env}
+    return {
+        variable: name for name, option in table.items() for variable in (option.variable, *option.env) if variable
+    }
 
 
 def flag_of(arg: str) -> str:

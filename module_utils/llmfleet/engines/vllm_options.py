@@ -61,7 +61,7 @@ OPTIONS: Table = {
     "draft_tokens": Option(_SPECULATION, ("-sc", "--spec-tokens"), member="num_speculative_tokens"),
     "lora": Option("--lora-modules", ("--enable-lora",), before=("--enable-lora",), file=True),
     "log_level": Option(
-        env=("VLLM_LOGGING_LEVEL",), words={word: (word.upper(),) for word in ("error", "warning", "info", "debug")}
+        variable="VLLM_LOGGING_LEVEL", words={word: (word.upper(),) for word in ("error", "warning", "info", "debug")}
     ),
 }
 

@@ -32,7 +32,7 @@ def kind(name: str) -> str:
 
 
 def names(asked: t.Iterable[str], found: t.Iterable[str]) -> list[str]:
-    """Return all names a certificate is for: ``asked`` for by the user, and ``found``, of which unfit ones are left out.
+    """Return all names a certificate is for: what the user ``asked`` for, and what was ``found`` and is fit to be one.
 
     Raises BadInput.
     """

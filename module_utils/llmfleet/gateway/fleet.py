@@ -58,7 +58,9 @@ def backends(hosts: t.Sequence[Data], gateway_host: str, chosen: t.Sequence[str]
                 found.append(_backend(service, host, gateway_host, str(raw.get("api_key") or "")))
     for name in chosen:
         if name not in {one.service.name for one in found}:
-            raise BadInput(f"llm_gateway_services names {name}, and no host of llm_hosts has a started service of this name")
+            raise BadInput(
+                f"llm_gateway_services names {name}, and no host of llm_hosts has a started service of this name"
+            )
     return found
 
 
@@ -68,8 +70,9 @@ def _backend(service: services.Service, host: Data, gateway_host: str, api_key: 
     address = _address(service, str(host["address"]), host["host"] == gateway_host)
     if not address:
         raise BadInput(
-            f"service {service.name} on {host['host']}: the gateway on {gateway_host} cannot reach `bind: {service.bind}`; "
-            "bind it to an address of its network (with an `api_key`), or leave it out of llm_gateway_services"
+            f"service {service.name} on {host['host']}: the gateway on {gateway_host} cannot reach "
+            f"`bind: {service.bind}`; bind it to an address of its network (with an `api_key`), "
+            "or leave it out of llm_gateway_services"
         )
     written = f"[{address}]" if ":" in address else address
     return Backend(service, str(host["host"]), f"{written}:{service.port}", api_key, paths)

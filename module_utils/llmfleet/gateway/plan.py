@@ -5,9 +5,9 @@ from __future__ import annotations
 import typing as t
 
 from ansible.module_utils.llmfleet.errors import LlmfleetError
-from ansible.module_utils.llmfleet.gateway import certificate, nginx
+from ansible.module_utils.llmfleet.gateway import certificate, nginx, words
 from ansible.module_utils.llmfleet.gateway.fleet import Data
-from ansible.module_utils.llmfleet.gateway.request import Request, make
+from ansible.module_utils.llmfleet.gateway.request import make
 
 SECRET_MODE, MODE = "0400", "0444"
 HEALTH_SECONDS = 20
@@ -42,19 +42,18 @@ def container(
     """
     request = make(said, fleet, host)
     made = nginx.files(request, program, layout, pair["certificate"], pair["private_key"])
-    secret = (nginx.CONFIG, nginx.KEY)
+    secret = (nginx.CONFIG, words.KEY)
     rows = [
         {"path": name, "content": content, "mode": SECRET_MODE if name in secret else MODE}
         for name, content in made.items()
     ]
-    bind = f"[{request.bind}]" if ":" in request.bind else request.bind
     return {
         "files": rows,
-        "files_target": nginx.TARGET,
+        "files_target": words.TARGET,
         "entrypoint": layout["binary"],
         "argv": list(nginx.ARGV),
         "check_argv": [layout["binary"], *nginx.ARGV, "-t"],
-        "listens": [f"{bind}:{request.port}", f"127.0.0.1:{request.local_port}"],
+        "listens": [f"{words.address(request.bind)}:{request.port}", f"127.0.0.1:{request.local_port}"],
         "health": {
             "url": f"http://127.0.0.1:{request.local_port}/health",
             "contains": nginx.serial(made),
@@ -70,7 +69,7 @@ def result(said: Data, fleet: t.Sequence[Data], host: str, pair: Data) -> dict[s
     """
     request = make(said, fleet, host)
     seen = pair["address"] if request.bind in ("0.0.0.0", "::") else request.bind  # noqa: S104 - compared
-    base = f"https://{f'[{seen}]' if ':' in seen else seen}:{request.port}"
+    base = f"https://{words.address(seen)}:{request.port}"
     return {
         "urls": [f"{base}/v1"],
         "local_url": f"http://127.0.0.1:{request.local_port}/v1",

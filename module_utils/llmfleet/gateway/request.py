@@ -52,7 +52,8 @@ def make(said: t.Mapping[str, t.Any], hosts: t.Sequence[fleet.Data], gateway_hos
     keys = access.parse(said["keys"])
     if not keys and not ipaddress.ip_address(bind).is_loopback:
         raise BadInput(
-            f"llm_gateway_bind: {bind} lets other machines use the services: set llm_gateway_keys too, or bind to 127.0.0.1"
+            f"llm_gateway_bind: {bind} lets other machines use the services: set llm_gateway_keys too, or bind to "
+            "127.0.0.1"
         )
     max_body = said["max_body_mib"]
     if not isinstance(max_body, int) or isinstance(max_body, bool) or not 1 <= max_body <= 1024:

@@ -77,7 +77,9 @@ class Leavings:
             else:
                 removed += names
         caches = [work / cache for cache in self.caches]
-        for path in filter(Path.exists, [work / self.record, *caches, *sorted((work / "logs").glob(f"{self.slug}-*.log"))]):
+        for path in filter(
+            Path.exists, [work / self.record, *caches, *sorted((work / "logs").glob(f"{self.slug}-*.log"))]
+        ):
             removed.append(str(path))
             if not check_mode:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -156,7 +156,7 @@ class SideKeeper(Handover[float]):
     def _retired(self) -> None:
         self._files.forward()
 
-    def _settle(self, _spec: Spec) -> None:
+    def _settle(self, kept: Spec) -> None:  # noqa: ARG002 - what the container was made from is in its label
         self._files.accept(self._accepted)
 
     def _create(self, spec: Spec) -> None:

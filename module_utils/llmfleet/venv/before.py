@@ -1,4 +1,4 @@
-"""What has served a service until now in the other runtime: it makes room, and comes back when that fails. Edge code."""
+"""What has served a service until now in the other runtime: it makes room, and comes back if that fails. Edge code."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import shutil
 from ansible.module_utils.llmfleet import spec as container_spec
 from ansible.module_utils.llmfleet.docker_cli import Docker, DockerError
 from ansible.module_utils.llmfleet.rollout import Rollout
-from ansible.module_utils.llmfleet.services import Service, Verify
-from ansible.module_utils.llmfleet.verify import Report
-from ansible.module_utils.llmfleet.wanted import find_own
+from ansible.module_utils.llmfleet.services import Service
 from ansible.module_utils.llmfleet.venv.service_spec import UNITS, unit_of
 from ansible.module_utils.llmfleet.venv.systemd import Systemd
+from ansible.module_utils.llmfleet.verify import Report
+from ansible.module_utils.llmfleet.wanted import find_own
 from ansible.module_utils.llmfleet.watch import NotReadyError
-
 
 PREVIOUS = ".previous"
 """End of the file of a unit that was replaced and may come back; systemd does not read it."""
@@ -46,11 +45,10 @@ class ContainerBefore:
         """Start it again; return what became of it and the verification."""
         if self._docker is None or self.spec is None:
             return "The container is gone", None
-        verify = self._service.verify
         try:
             self._docker.text("start", self._service.name)
             rollout = Rollout(self._docker, self._service, os.path.join(self._directory, self._service.name))
-            report = rollout.verify(self.spec, Verify(level=verify.level, timeout=verify.timeout))
+            report = rollout.verify(self.spec, put_back=True)
         except (NotReadyError, DockerError) as failed:
             return f"The container is back but does not answer: {failed}", None
         return "The container is back and verified", report
@@ -77,7 +75,8 @@ class UnitBefore:
         if not self.there:
             return ""
         rc, _, err = self._systemd.attempt("start", self._unit)
-        return f"the unit {self._unit} is started again" if rc == 0 else f"the unit {self._unit} does not start: {err.strip()}"
+        said = "is started again" if rc == 0 else f"does not start: {err.strip()}"
+        return f"the unit {self._unit} {said}"
 
     def remove(self) -> None:
         """Take it away for good."""

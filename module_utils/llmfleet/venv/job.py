@@ -141,7 +141,8 @@ class VenvJob:
         lines = [line for line in edge.read_text(self.log.name()).splitlines() if line.strip()]
         said = next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "it said nothing")
         raise LlmfleetError(
-            f"vLLM's environment cannot be made, {' '.join(argv[:3])} failed: {said.strip()[:300]} (log: {self.log.name()})"
+            f"vLLM's environment cannot be made, {' '.join(argv[:3])} failed: {said.strip()[:300]} "
+            f"(log: {self.log.name()})"
         )
 
     @cached_property

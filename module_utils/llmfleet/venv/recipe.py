@@ -69,12 +69,14 @@ def request_for(variant: str, version: str, architecture: str, python: tuple[int
     if variant == CPU:
         return VenvRequest(CPU, vllm_pins.VLLM, architecture, python)
     if not re.fullmatch(r"\d+(\.\d+)+\w*", version):
-        raise BadInput(f"vLLM for CUDA needs its version, such as 0.33.0, not {version!r}; the plan gives the one that fits.")
+        raise BadInput(
+            f"vLLM for CUDA needs its version, such as 0.33.0, not {version!r}; the plan gives one that fits."
+        )
     return VenvRequest(CUDA, version, architecture, python)
 
 
 def choose_python(asked: str, variant: str, found: Versions) -> str:
-    """Return the program among ``found`` (its version, None where it is not on the host) that suits; raises BadInput."""
+    """Return the program among ``found`` (its version, None where it is not there) that suits; raises BadInput."""
     oldest = OLDEST[variant]
     words = f"vLLM in a venv needs Python {oldest[0]}.{oldest[1]} or newer"
     if asked:

@@ -13,9 +13,9 @@ import time
 import typing as t
 
 from ansible.module_utils.llmfleet.errors import LlmfleetError
+from ansible.module_utils.llmfleet.handover import RolledBackError
 from ansible.module_utils.llmfleet.http_client import Endpoint
 from ansible.module_utils.llmfleet.lifecycle import Seen
-from ansible.module_utils.llmfleet.rollout import RolledBackError
 from ansible.module_utils.llmfleet.services import Service, Verify
 from ansible.module_utils.llmfleet.spec import Spec, identity
 from ansible.module_utils.llmfleet.venv import unit

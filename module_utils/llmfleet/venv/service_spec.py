@@ -97,7 +97,7 @@ def build(
 
 
 def _listening(argv: t.Sequence[str], service: Service, port: int) -> list[str]:
-    """Return ``argv`` listening where the service is to be reached: nothing stands between it and the host's network."""
+    """Return ``argv`` listening where the service is to be reached: nothing stands between it and the network."""
     words = list(argv)
     for flag, inside, outside in (("--host", "0.0.0.0", service.bind), ("--port", str(port), str(service.port))):  # noqa: S104
         at = next((n for n, word in enumerate(words[:-1]) if (word, words[n + 1]) == (flag, inside)), None)

@@ -1,4 +1,4 @@
-"""systemd on a host: units and their journal, and a unit in the words in which `watch` looks at containers. Edge code."""
+"""systemd on a host: units and their journal, and a unit in the words in which `watch` sees containers. Edge code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from ansible.module_utils.llmfleet.docker_cli import Docker, Runner
 from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.venv.service_spec import unit_of
 
-_ASKED = ("LoadState", "ActiveState", "SubState", "Result", "NRestarts", "ExecMainStatus", "ExecMainStartTimestampMonotonic")
+_STARTED = "ExecMainStartTimestampMonotonic"
+_ASKED = ("LoadState", "ActiveState", "SubState", "Result", "NRestarts", "ExecMainStatus", _STARTED)
 OLDEST = 240
 """The first systemd that tells a program which does not start from one that ends (Type=exec)."""
 
@@ -85,7 +86,7 @@ class UnitsAsContainers(Docker):
             "RestartCount": int(said.get("NRestarts") or 0),
             "State": {
                 "Status": status_of(said),
-                "StartedAt": self._moment(said.get("ExecMainStartTimestampMonotonic") or "0"),
+                "StartedAt": self._moment(said.get(_STARTED) or "0"),
                 "OOMKilled": said.get("Result") == "oom-kill",
                 "ExitCode": int(said.get("ExecMainStatus") or 0),
                 "Error": said.get("Result", ""),

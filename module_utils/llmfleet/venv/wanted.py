@@ -34,7 +34,8 @@ def resolve(
 ) -> tuple[Spec, Launch]:
     """Return the wanted specification and how the engine is launched by it; raises LlmfleetError.
 
-    ``more_paths``: key -> path on the host of the other models that the service names. With ``foresee`` (check mode on a new host) the environment and the model may still be missing.
+    ``more_paths``: key -> path on the host of the other models that the service names. With ``foresee`` (check mode on
+    a new host) the environment and the model may still be missing.
     """
     where = f"service {service.name}"
     if not place.venv or not model_path:
@@ -44,7 +45,7 @@ def resolve(
     if not foresee and not os.path.exists(f"{place.venv}/{NOTE}"):
         raise LlmfleetError(f"{where}: {place.venv} is not there or not whole; playbooks/images.yml makes it")
     engine = ENGINES[service.engine]
-    fingerprint, context, more = "", None, {}
+    fingerprint, context, more = "", None, t.cast("dict[str, t.Any]", {})
     if os.path.exists(model_path) or not foresee:
         try:
             fingerprint, context, more = _look(engine, model_path, place.user)

@@ -75,7 +75,9 @@ def put_right(database: Path, owned: t.Iterable[str], ours: list[Data], before: 
             return True  # it has never been started
         if columns[:2] != ["key", "value"]:
             return False
-        rows = {key: json.loads(value) for key, value in store.execute("select key, value from config")}
+        # these three only: SQLite takes the texts of numbers for numbers
+        found = store.execute("select key, value from config where key in (?, ?, ?)", (URLS, KEYS, CONFIGS))
+        rows = {key: json.loads(value) for key, value in found}
         new = {key: value for key, value in merge(rows, ours, before).items() if key in rows}
         store.executemany("delete from config where key = ?", [(key,) for key in owned if key not in new])
         written = [(json.dumps(value), int(time.time()), key) for key, value in new.items() if rows[key] != value]
