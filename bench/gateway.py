@@ -2,7 +2,8 @@
 """What the gateway costs: time to the first token and tokens per second, through it and past it.
 
 A llama-server with a model of more than 100 MB answers the same prompt in turn directly and through the gateway, with
-its key, over TLS and over the local listener. Every reading is one stream on a caller's connection that is open already.
+its key, over TLS and over the local listener. Every reading is one stream on an open
+connection.
 """
 
 from __future__ import annotations

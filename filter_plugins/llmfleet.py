@@ -57,7 +57,7 @@ FILTERS = {
     "llmfleet_models_to_share": "model_rounds.to_share",
     "llmfleet_models_wanted": "model_rows.wanted",
     "llmfleet_models_ways": "model_rows.ways",
-    "llmfleet_open_webui": "open_webui.make",
+    "llmfleet_open_webui": "open_webui.settings.make",
     "llmfleet_plan": "plan.make_plan",
     "llmfleet_plan_table": "plan.table",
     "llmfleet_problems": "plan.problems_of",

@@ -96,7 +96,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.llmfleet import compose_export, spec
+from ansible.module_utils.llmfleet import compose_export, compose_health, spec
 from ansible.module_utils.llmfleet.constants import LABEL_SERVICE
 from ansible.module_utils.llmfleet.daemon_file import make_folder
 from ansible.module_utils.llmfleet.docker_cli import Docker
@@ -113,7 +113,7 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
 MODE = 0o644
 
 
-def look(docker: Docker, container: dict[str, t.Any]) -> compose_export.Deployed:
+def look(docker: Docker, container: dict[str, t.Any]) -> compose_health.Deployed:
     """Return the service of ``container`` (``docker inspect`` form); raises LlmfleetError."""
     try:
         found = spec.stored(container)
@@ -126,10 +126,10 @@ def look(docker: Docker, container: dict[str, t.Any]) -> compose_export.Deployed
     beginning = f"{SECRETS_DIR}/"
     mounts = {mount["Destination"]: mount.get("Source", "") for mount in container.get("Mounts") or ()}
     secrets = {target[len(beginning) :]: source for target, source in mounts.items() if target.startswith(beginning)}
-    return compose_export.Deployed(found, (image or {}).get("Config") or {}, secrets)
+    return compose_health.Deployed(found, (image or {}).get("Config") or {}, secrets)
 
 
-def find(docker: Docker, names: t.Sequence[str]) -> list[compose_export.Deployed]:
+def find(docker: Docker, names: t.Sequence[str]) -> list[compose_health.Deployed]:
     """Return the services of this host, those called ``names`` or all; raises LlmfleetError."""
     form = f'{{{{ .Label "{LABEL_SERVICE}" }}}}'
     listed = docker.text("ps", "--all", "--filter", f"label={LABEL_SERVICE}", "--format", form)

@@ -98,12 +98,13 @@ RETURN = r"""
 checks:
   description:
     - The checks that were made, each with C(name), C(ok) (null where this build does not offer what is checked),
-      C(seconds) and C(why), what it found or why it failed.
+      C(seconds), C(why), what it found or why it failed, and for a failed one C(fix).
+    - A server that is not there, or refuses the key, is not asked for all the rest.
   returned: always
   type: list
   elements: dict
   sample:
-    - {name: chat, ok: true, seconds: 0.031, why: "replied 'Hello there.'"}
+    - {name: chat, ok: true, seconds: 0.031, why: "replied 'Hello there.'", fix: ""}
 url:
   description: The address that was tested.
   returned: always
@@ -165,6 +166,9 @@ def subject_of(given: t.Mapping[str, t.Any]) -> tuple[Subject, str, str | None]:
         raise BadInput("give `service`, or `url` and `served_name`")
     if engine and engine not in ENGINES:
         raise BadInput(f"unknown engine `{engine}` (known: {', '.join(ENGINES)})")
+    paths = ENGINES[engine or "vllm"].PATHS
+    if task not in paths:
+        raise BadInput(f"engine {engine} does not do `task: {task}`, only {', '.join(paths)}")
     unknown = sorted(set(given["checks"]) - {check.name for check in CHECKS})
     if unknown:
         raise BadInput(f"no check is called {', '.join(unknown)} (known: {', '.join(check.name for check in CHECKS)})")
@@ -173,7 +177,7 @@ def subject_of(given: t.Mapping[str, t.Any]) -> tuple[Subject, str, str | None]:
         name,
         engine=engine,
         # a server of which nothing is known is asked for all that one of them has
-        paths=tuple(ENGINES[engine or "vllm"].PATHS[task]),
+        paths=tuple(paths[task]),
         health_path=ENGINES[engine].HEALTH_PATH if engine else "/health",
         has_key=bool(given["api_key"]),
         direct=given["direct"],

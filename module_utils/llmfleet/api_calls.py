@@ -40,6 +40,10 @@ class FailedError(Exception):
     """The endpoint answered, and the answer proves that it will not do."""
 
 
+class KeyRefusedError(FailedError):
+    """The endpoint does not take the API key."""
+
+
 class MissingError(FailedError):
     """The endpoint does not have this path."""
 
@@ -85,7 +89,7 @@ def _judge(endpoint: Endpoint, path: str, status: int, body: str) -> None:
     """Raise what an HTTP status other than 200 means."""
     where = f"{endpoint.url}{path}"
     if status in (401, 403):
-        raise FailedError(f"{where} refuses the API key (HTTP {status})")
+        raise KeyRefusedError(f"{where} refuses the API key (HTTP {status})")
     said = f"{where} says HTTP {status}: {body.strip()[:200]}"
     if status == 503:
         raise NotYetError(said)

@@ -62,11 +62,9 @@ def _open_paths(endpoint: Endpoint, paths: t.Iterable[str], api: t.Iterable[str]
     ``api`` are sent an empty question (POST).
     """
     found = []
-    asks = [(path, "GET", endpoint.get) for path in paths]
-    asks += [(path, "POST", lambda path: endpoint.post(path, {})) for path in api]
-    for path, method, ask in asks:
+    for method, path in [*(("GET", path) for path in paths), *(("POST", path) for path in api)]:
         try:
-            status = ask(path)[0]
+            status = (endpoint.get(path) if method == "GET" else endpoint.post(path, {}))[0]
         except (OSError, http.client.HTTPException) as error:
             raise NotYetError(f"{endpoint.url}{path} does not answer: {error}") from None
         if status not in (401, 403, 404):
@@ -120,19 +118,21 @@ def _whole(subject: Subject, text: str) -> str:
 
 
 def chat_stream(subject: Subject) -> str:
-    reply = None
     # a busy machine may hold a reply back once by chance
     for _ in range(2):
-        reply = api_calls.chat_stream(subject.endpoint, subject.served_name, QUESTION, max(subject.max_tokens, 16))
-        if not reply.usage:
-            raise FailedError(f"{subject.endpoint.url} ends a stream without the usage that was asked for")
+        reply = _streamed(subject)
         if not _held_back(reply):
-            break
-    else:
-        raise FailedError(
-            f"{subject.endpoint.url} sends {len(reply.pieces)} pieces at once after {reply.first_token_seconds} s"
-        )
-    return f"{len(reply.pieces)} pieces, the first after {reply.first_token_seconds:.3f} s"
+            return f"{len(reply.pieces)} pieces, the first after {reply.first_token_seconds:.3f} s"
+    raise FailedError(
+        f"{subject.endpoint.url} sends {len(reply.pieces)} pieces at once after {reply.first_token_seconds} s"
+    )
+
+
+def _streamed(subject: Subject) -> api_calls.Streamed:
+    reply = api_calls.chat_stream(subject.endpoint, subject.served_name, QUESTION, max(subject.max_tokens, 16))
+    if not reply.usage:
+        raise FailedError(f"{subject.endpoint.url} ends a stream without the usage that was asked for")
+    return reply
 
 
 def _held_back(reply: api_calls.Streamed) -> bool:

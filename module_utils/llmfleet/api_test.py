@@ -10,7 +10,14 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible.module_utils.llmfleet import api_checks
-from ansible.module_utils.llmfleet.api_calls import CHAT, TASK_PATHS, FailedError, MissingError, NotYetError
+from ansible.module_utils.llmfleet.api_calls import (
+    CHAT,
+    TASK_PATHS,
+    FailedError,
+    KeyRefusedError,
+    MissingError,
+    NotYetError,
+)
 from ansible.module_utils.llmfleet.api_checks import Subject
 from ansible.module_utils.llmfleet.engines.beside import BESIDE
 
@@ -39,6 +46,12 @@ def _engine_itself(subject: Subject) -> bool:
 
 _LOG = "see the service's log (docker logs NAME)"
 _VERSION = "use a build that has this path, or leave its callers another one"
+
+_FIXES: tuple[tuple[type[Exception], str], ...] = (
+    (KeyRefusedError, "give the `api_key` with which the service was launched"),
+    (NotYetError, "see whether it runs (docker ps), and whether this address reaches it from here"),
+)
+"""What to do where the reason is another one than what is checked."""
 
 CHECKS = (
     Check(
@@ -118,22 +131,26 @@ CHECKS = (
 
 
 def run(subject: Subject, names: t.Collection[str] = ()) -> list[dict[str, t.Any]]:
-    """Return {name, ok, seconds, why} of each check that applies (of those named, where any is).
+    """Return {name, ok, seconds, why, fix} of each check that applies (of those named, where any is).
 
-    ``ok`` is None where this build does not offer what is checked.
+    ``ok`` is None where this build does not offer what is checked, and ``fix`` says what to do where it is False. A
+    server that is not there, or does not take the key, is not asked for all the rest.
     """
     results = []
     for check in CHECKS:
         if not check.applies(subject) or (names and check.name not in names):
             continue
-        begun, ok, why = time.monotonic(), t.cast("bool | None", True), ""
+        begun, ok, fix = time.monotonic(), t.cast("bool | None", True), ""
         try:
             why = check.run(subject)
-        except MissingError as error:
-            ok, why = None if check.optional else False, str(error)
         except (FailedError, NotYetError) as error:
-            ok, why = False, str(error)
-        results.append({"name": check.name, "ok": ok, "seconds": round(time.monotonic() - begun, 3), "why": why})
+            ok, why, fix = False, str(error), next((fix for kind, fix in _FIXES if isinstance(error, kind)), check.fix)
+            if check.optional and isinstance(error, MissingError):
+                ok, fix = None, ""
+        seconds = round(time.monotonic() - begun, 3)
+        results.append({"name": check.name, "ok": ok, "seconds": seconds, "why": why, "fix": fix})
+        if check.name == "models" and fix and fix != check.fix:
+            break
     return results
 
 
@@ -148,9 +165,8 @@ def lines(title: str, checks: t.Sequence[t.Mapping[str, t.Any]]) -> list[str]:
 
 def summary(checks: t.Sequence[t.Mapping[str, t.Any]]) -> str:
     """Return one sentence about the checks that failed, each with its reason and what to do; "" when none did."""
-    fixes = {check.name: check.fix for check in CHECKS}
     failed = [check for check in checks if check["ok"] is False]
     if not failed:
         return ""
-    said = "; ".join(f"{check['name']}: {check['why']} ({fixes[check['name']]})" for check in failed)
+    said = "; ".join(f"{check['name']}: {check['why']} ({check['fix']})" for check in failed)
     return f"{len(failed)} of {len(checks)} checks of the API failed: {said}"

@@ -128,6 +128,7 @@ def _service(deployed: Deployed, variables: Variables, check: dict[str, t.Any] |
         # equal limits: no swap, so a model that does not fit fails at once instead of crawling
         "mem_limit": spec["memory"],
         "memswap_limit": spec["memory"],
+        "cpus": spec.get("cpus"),
         "shm_size": f"{spec['shm_mib']}m" if "shm_mib" in spec else "",
         "user": spec["user"],
         "read_only": True,

@@ -50,7 +50,9 @@ DOCKER_FAILURES = (
         "free space (docker system df shows what takes it)",
     ),
     Failure(
-        r"[Nn]o such image", "the image is not on this host", "run the whole site.yml so that it is built or pulled"
+        r"[Nn]o such image",
+        "the image is not on this host",
+        "run the whole site.yml so that it is built or pulled",
     ),
     Failure(r"Minimum memory limit", "`memory` is smaller than docker allows", "raise `memory`"),
 )
@@ -94,7 +96,7 @@ def explain_refusal(said: str) -> dict[str, str]:
 
 def explain_death(state: t.Mapping[str, t.Any], log: str, engine: t.Any, memory: str) -> dict[str, str]:
     """Return {cause, evidence, fix} for a container that ended; ``state`` is inspect's State."""
-    code = state.get("ExitCode")
+    code: int | None = state.get("ExitCode")
     if state.get("OOMKilled"):
         return {
             "cause": f"the engine was killed because it used more than its memory limit ({memory or 'of the host'})",
@@ -106,7 +108,8 @@ def explain_death(state: t.Mapping[str, t.Any], log: str, engine: t.Any, memory:
         return found
     lines = [line for line in log.splitlines() if line.strip()]
     last = lines[-1].strip()[:300] if lines else (state.get("Error") or "it printed nothing")
-    if code in EXIT_CODES:
+    if code is not None and code in EXIT_CODES:
         cause, fix = EXIT_CODES[code]
         return {"cause": cause, "evidence": f"exit code {code}; {last}", "fix": fix}
-    return {"cause": f"the engine ended with exit code {code}", "evidence": last, "fix": "see log_tail in the result"}
+    how = "was started again by its restart policy" if code is None else f"ended with exit code {code}"
+    return {"cause": f"the engine {how}", "evidence": last, "fix": "see log_tail in the result"}

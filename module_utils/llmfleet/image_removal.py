@@ -8,17 +8,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from ansible.module_utils.llmfleet import pulled_images
-from ansible.module_utils.llmfleet.base_image import LABEL_BASE
+from ansible.module_utils.llmfleet.base_image import BASE_REPOSITORY, LABEL_BASE
 from ansible.module_utils.llmfleet.build_host import CONTEXT
 from ansible.module_utils.llmfleet.constants import LABEL_BUILD_KEY
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.host_edge import LOCK, images_present
+from ansible.module_utils.llmfleet.image_builder import TOOLCHAIN_REPOSITORY
 from ansible.module_utils.llmfleet.image_prune import SOURCES_FOLDER, Image, take_away
-from ansible.module_utils.llmfleet.image_request import LABEL_STAGE
+from ansible.module_utils.llmfleet.image_request import LABEL_STAGE, REPOSITORY
 
-OUR_PREFIX = "llmfleet/"
-VLLM_PREFIX = "llmfleet/vllm:"
-"""Of the module vllm_image; they stand on the same base image and have its label."""
+OURS = tuple(f"{repository}:" for repository in (REPOSITORY, BASE_REPOSITORY, TOOLCHAIN_REPOSITORY))
+"""How names of images begin that are taken away here; those of other modules stand on the same base image and have its
+label."""
 LABELS = (LABEL_BUILD_KEY, LABEL_BASE, LABEL_STAGE)
 
 
@@ -56,9 +57,7 @@ def _our_images(docker: Docker, work: Path) -> dict[str, list[str]]:
             names = found.setdefault(identity, [])
             name = identity if "<none>" in name else name
             # an image someone builds on top of ours inherits its labels, and is not ours
-            mine = (name.startswith(OUR_PREFIX) and not name.startswith(VLLM_PREFIX)) or (
-                name == identity and label == LABEL_STAGE
-            )
+            mine = name.startswith(OURS) or (name == identity and label == LABEL_STAGE)
             if mine and name not in names:
                 names.append(name)
     for name, image in images_present(docker, sorted(pulled_images.read(work))).items():

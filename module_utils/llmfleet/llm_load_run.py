@@ -21,6 +21,8 @@ from ansible.module_utils.llmfleet.api_calls import CHAT, text_of
 from ansible.module_utils.llmfleet.http_client import Endpoint, RefusedError
 
 PROMPT = "Tell a short story."
+LEAST_SECONDS = 1.0
+"""What an answer that was asked for late is waited for all the same."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,7 @@ def _ask(url: str, api_key: str, served_name: str, number: int, work: _Work) -> 
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    # one that was begun late is given a moment all the same: a load shorter than that says nothing
-    endpoint = Endpoint(url, api_key, timeout=max(work.left, 1.0))
+    endpoint = Endpoint(url, api_key, timeout=max(work.left, LEAST_SECONDS))
     request = Request(time.monotonic())
     events = endpoint.events(CHAT, payload)
     try:

@@ -79,6 +79,13 @@ class MemoryRoom:
         room = self.room(gpus)
         return judge(shape, ask_of(service), room) if room else None
 
+    def take_bytes(self, gpus: t.Sequence[Data], row: Data) -> str:
+        """Count a file that is no language model (a projector), of which only the size is known; return ""."""
+        if not row.get("shape"):
+            name = f"GPU {_numbers(gpus)[0]}" if gpus else RAM
+            self._spent[name] = self._spent.get(name, 0) + int(row.get("total_size") or 0)
+        return ""
+
     def take(self, verdict: Verdict) -> None:
         """Count what a service of the plan takes; those after it have the rest."""
         for name, need in verdict.needs.items():

@@ -122,7 +122,7 @@ def _choose(row: Data, service: Service, answer: Data, judge: _Judge, store: str
     limit, why = 0, ""
     if service.engine != "vllm" and not ref.quant and not ref.file and shape and shape.format == GGUF:
         limit, why = _limit(choice.candidates(listing), shape, judge)
-    manifest = choice.choose(listing, ref, service.engine, limit)
+    manifest = choice.choose(listing, ref, service.engine, limit, trust_remote_code=service.trust_remote_code)
     if earlier and (earlier.key == manifest.key or (row.get("chosen") and earlier.size <= manifest.size)):
         return
     its_shape = _shape_of(shape, answer, manifest)

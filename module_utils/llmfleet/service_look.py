@@ -113,7 +113,7 @@ def _look_at(docker: Docker, found: Found, row: Data, questions: Questions) -> N
         if not stopped(found.container):
             log = log_of(docker, found.watched or row["container"])
             said = explain_death(found.container["State"], log, ENGINES[made["engine"]], made["memory"])
-            row.update(problem=f"{said['cause']} ({said['evidence']})", fix=said["fix"])
+            _say(row, said)
     elif questions.level != NONE and address:
         _ask(docker, found, {**made, "name": found.watched or row["container"]}, row, questions)
 
@@ -126,7 +126,7 @@ def _ask(docker: Docker, found: Found, made: spec.Spec, row: Data, questions: Qu
         report = wait_ready(docker, made, Endpoint(host, key, timeout=60), verify)
     except NotReadyError as error:
         row.update(answering=False, verification=error.report.as_dict())
-        row.update(problem=f"{error.diagnosis['cause']} ({error.diagnosis['evidence']})", fix=error.diagnosis["fix"])
+        _say(row, error.diagnosis)
         return
     row.update(answering=True, verification=report.as_dict())
     _check_lan(row, key)
@@ -134,6 +134,16 @@ def _ask(docker: Docker, found: Found, made: spec.Spec, row: Data, questions: Qu
         result = llm_load_run.run(host, key, row["served_name"], replace(questions.load, streams=streams))
         row["loads"].append(result)
         row["problem"] = row["problem"] or llm_load_run.failed(result)
+
+
+def _say(row: Data, diagnosis: t.Mapping[str, str]) -> None:
+    """Write a diagnosis into ``row``, for somebody who looks and has launched nothing."""
+    name = row["container"]
+    log = f"journalctl -u {name}" if row["runtime"] == "venv" else f"docker logs {name}"
+    fix = diagnosis["fix"].replace("see log_tail", f"see {log}")
+    if "verify.timeout" in fix:
+        fix = f"wait and look again ({log} says how far it is), or give it more patience (report_patience)"
+    row.update(problem=f"{diagnosis['cause']} ({diagnosis['evidence']})", fix=fix)
 
 
 def _check_lan(row: Data, key: str) -> None:

@@ -102,7 +102,7 @@ OPTION_KEYS: t.Mapping[str, Key] = {
     "mmproj": Key(
         str,
         "a string",
-        "llama_server: multimodal projector, in the words of `model`, such as `org/name/mmproj-F16.gguf`.",
+        "llama_server: multimodal projector, in the words of `model`, such as `hf:org/name/mmproj-F16.gguf`.",
     ),
     "lora": Key(
         list,

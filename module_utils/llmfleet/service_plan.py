@@ -42,9 +42,13 @@ def plan_service(
     reference = service.image or image["image"]
     device = device_of(service, facts["gpu"], toolkit, image)
     hint = _one_card(service, model, device, memory)
+    # first what has a fixed size, so that the model is fitted into what is left
+    others = [
+        _memory(alone, row, device, memory, warn)[2] or memory.take_bytes(device.gpus, row)
+        for alone, row in zip(with_more([service])[1:], (more or {}).values())
+    ]
     settings, memory_why, warning = _memory(service, model, device, memory, warn)
-    for alone, other in zip(with_more([service])[1:], (more or {}).values()):
-        warning = warning or _memory(alone, other, device, memory, warn)[2]
+    warning = next(filter(None, [*others, warning]), "")
     return {
         **row,
         "model": f"{model_ref.masked(service.model)} ({model['action']})",

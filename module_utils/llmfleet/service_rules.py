@@ -6,6 +6,7 @@ import re
 
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.engines.options import flag_of
+from ansible.module_utils.llmfleet.hub.choice import PROJECTOR
 from ansible.module_utils.llmfleet.model_ref import masked
 from ansible.module_utils.llmfleet.service_fields import GPU_ENV, SECRET_ENV, Service
 from ansible.module_utils.llmfleet.service_options import MODEL_KEYS, NEEDS
@@ -66,6 +67,8 @@ def _check_engine(service: Service, where: str) -> None:
             check_choice(name, getattr(service, name), words, where)
     for name in MODEL_KEYS:
         model = getattr(service, name)
+        eyes = name != "mmproj" and PROJECTOR.search(model) is not None
+        check(not eyes, where, f"`{name}` is the projector {masked(model)}: name it in `mmproj`, and its model in `model`")
         unfit = re.fullmatch(engine.REFUSED_MODELS, model, re.IGNORECASE) is not None
         check(not unfit, where, f"`{name}` is {masked(model)}: {engine.REFUSED_MODELS_WHY}")
 

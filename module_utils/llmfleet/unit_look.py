@@ -12,8 +12,7 @@ from ansible.module_utils.llmfleet.docker_cli import Runner
 from ansible.module_utils.llmfleet.host_edge import read_text
 from ansible.module_utils.llmfleet.service_look import Found
 from ansible.module_utils.llmfleet.venv import unit
-from ansible.module_utils.llmfleet.venv.rollout import UNITS
-from ansible.module_utils.llmfleet.venv.service_spec import unit_of
+from ansible.module_utils.llmfleet.venv.service_spec import UNITS, unit_of
 from ansible.module_utils.llmfleet.venv.systemd import Systemd, UnitsAsContainers
 
 _KEY_FILE = re.compile(r"(/[^\s\"'\\]+/api_key)\b")

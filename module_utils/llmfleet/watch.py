@@ -42,17 +42,20 @@ def docker_refused(said: str) -> NotReadyError:
     return NotReadyError(explain_refusal(said))
 
 
-def death_of(docker: Docker, container: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Return how ``container``, which its restart policy has started again, ended (ExitCode, OOMKilled).
+def death_of(docker: Docker, first: t.Mapping[str, t.Any], now: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return how the container ``first`` ended (ExitCode, OOMKilled), which its restart policy has started again.
 
-    Its own state tells nothing of the death any more, docker's events do.
+    Its state ``now`` tells little of the death, docker's events do.
     """
-    window = ("--since", container["State"]["StartedAt"], "--until", "0s")
-    kinds = ("--filter", "event=die", "--filter", "event=oom", "--filter", f"container={container.get('Id', '')}")
+    window = ("--since", first["State"]["StartedAt"], "--until", "0s")
+    kinds = ("--filter", "event=die", "--filter", "event=oom", "--filter", f"container={first.get('Id', '')}")
     _, out, _ = docker.attempt("events", *window, *kinds, "--format", "{{.Action}} {{.Actor.Attributes.exitCode}}")
     events = [line.split() for line in out.splitlines() if line.split()]
     codes = [words[1] for words in events if words[0] == "die" and words[-1].isdigit()]
-    return {"OOMKilled": any(words[0] == "oom" for words in events), "ExitCode": int(codes[-1]) if codes else None}
+    return {
+        "OOMKilled": now["State"].get("OOMKilled") or any(words[0] == "oom" for words in events),
+        "ExitCode": int(codes[-1]) if codes else now["State"].get("ExitCode") or None,
+    }
 
 
 def _explain_answer(error: FailedError, log: str, engine: t.Any, report: Report) -> dict[str, str]:
@@ -93,7 +96,7 @@ def wait_ready(docker: Docker, spec: Spec, endpoint: Endpoint, verify: Verify) -
             found["State"]["StartedAt"] != first["State"]["StartedAt"]
         )
         if ended or restarted:
-            log, state = log_of(docker, container), found["State"] if ended else death_of(docker, first)
+            log, state = log_of(docker, container), found["State"] if ended else death_of(docker, first, found)
             raise NotReadyError(explain_death(state, log, engine, spec["memory"]), log, report)
         report.levels.setdefault("process", round(now - begun, 3))
         device = None if layers is None else functools.partial(check_device, docker, found, layers, engine)

@@ -15,7 +15,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import httpx
 import openai
 import pytest
 import tiny_hf
@@ -26,6 +25,7 @@ from test_deploy import LOCAL, ROOT, changed, site
 
 ENGINE_KEY = "front-engine-key-0123456789"
 USER_KEY = "front-user-key-0123456789"
+UI_KEY = "front-webui-key-0123456789"
 ADMIN = {"email": "admin@example.org", "password": "front-admin-password"}
 CONTAINERS = ("test-front-llama", "test-front-vllm", "test-front-gateway", "test-front-webui")
 MODELS = CONTAINERS[:2]
@@ -71,7 +71,7 @@ def front(tmp_path_factory: pytest.TempPathFactory, image: str) -> t.Iterator[di
                 "llm_gateway_bind": "127.0.0.1",
                 "llm_gateway_port": ports["tls"],
                 "llm_gateway_local_port": ports["local"],
-                "llm_gateway_keys": [{"name": "somebody", "key": USER_KEY}],
+                "llm_gateway_keys": [{"name": "somebody", "key": USER_KEY}, {"name": "open-webui", "key": UI_KEY}],
                 "open_webui_container": CONTAINERS[3],
                 "open_webui_directory": str(folder / "side"),
                 "open_webui_port": ports["webui"],
@@ -86,6 +86,9 @@ def front(tmp_path_factory: pytest.TempPathFactory, image: str) -> t.Iterator[di
     path = folder / "inventory"
     path.write_text(yaml.safe_dump(inventory))
     steps: dict[str, t.Any] = {"folder": folder, "ports": ports, "inventory": path}
+    wrong = {"llm_gateway_keys": [{"name": "somebody", "key": USER_KEY}]}
+    steps["wrong"] = site(path, "-e", json.dumps(wrong), code=2)
+    steps["nothing yet"] = not (folder / "models").exists()
     try:
         steps["first"] = site(path)
         steps["containers"] = {name: state(name) for name in CONTAINERS}
@@ -101,21 +104,27 @@ def test_the_second_run_changes_nothing_and_leaves_every_container_alone(front):
     assert {name: state(name) for name in CONTAINERS} == front["containers"]
 
 
+def test_what_is_wrong_with_the_front_stops_the_run_before_anything_changes(front):
+    assert "the web UI has no key for the gateway" in " ".join(front["wrong"].split())
+    assert changed(front["wrong"]) == 0
+    assert front["nothing yet"]
+
+
 def test_no_key_and_no_password_is_printed(front):
     for step in ("first", "second"):
-        for secret in (ENGINE_KEY, USER_KEY, ADMIN["password"]):
+        for secret in (ENGINE_KEY, USER_KEY, UI_KEY, ADMIN["password"]):
             assert secret not in front[step]
 
 
 def certificate(front: dict[str, t.Any]) -> ssl.SSLContext:
-    (file,) = (front["folder"] / "side").rglob("*.crt")
+    (file,) = (front["folder"] / "side").rglob("certificate.pem")
     return ssl.create_default_context(cafile=str(file))
 
 
 def test_the_openai_package_reaches_both_models_at_one_address_over_tls(front):
     address = f"https://localhost:{front['ports']['tls']}/v1"
     with openai.OpenAI(
-        base_url=address, api_key=USER_KEY, http_client=httpx.Client(verify=certificate(front))
+        base_url=address, api_key=USER_KEY, http_client=openai.DefaultHttpxClient(verify=certificate(front))
     ) as client:
         assert {model.id for model in client.models.list()} == set(MODELS)
         for name in MODELS:
@@ -129,7 +138,7 @@ def test_the_openai_package_reaches_both_models_at_one_address_over_tls(front):
             assert "".join(pieces) == whole.choices[0].message.content
     with (
         openai.OpenAI(
-            base_url=address, api_key="wrong", http_client=httpx.Client(verify=certificate(front))
+            base_url=address, api_key="wrong", http_client=openai.DefaultHttpxClient(verify=certificate(front))
         ) as stranger,
         pytest.raises(openai.AuthenticationError),
     ):

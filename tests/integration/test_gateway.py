@@ -16,7 +16,10 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import openai_calls
 import pytest
+import test_vllm
+from ansible.module_utils.llmfleet.engines import ENGINES
 from gateway_lab import ALICE, BOB, Backend, Gateway
 from helpers import docker, free_port, run_module
 
@@ -103,10 +106,6 @@ LLAMA_PATHS = [
 
 @pytest.fixture(scope="session")
 def nginx_image() -> str:
-    import os
-
-    if os.environ.get("HAND"):
-        return "llmfleet-test/gateway:hand"
     result = run_module("packaged_image", {"kind": "gateway", "source": "build"})
     assert not result.get("failed"), result
     return str(result["image"])
@@ -281,6 +280,25 @@ def test_the_body_says_which_model_is_meant(shared, body, status, code):
         assert said["error"]["message"].endswith("there are: chat")
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "status"),
+    [
+        ('"model": "chat", ', "", 200),
+        ("", ', "model" : "chat"', 200),
+        (r'"x\\": "}\"model", "a": ["model", "b"], ', r', "\u006dodel": "ch\u0061t"', 200),
+        ('"model": "other", ', ', "model": "chat"', 200),
+        ('"model": "chat", ', ', "model": "other"', 404),
+        ("", "", 200),
+        ('"model": "chat", ', ', "x": "', 400),
+        ('"model": "chat", ', "}", 400),
+    ],
+)
+def test_a_body_is_read_however_deep_it_is(shared, before, after, status):
+    gateway, _ = shared
+    body = "{" + before + '"tools": ' + '{"model": ["other", ' * 300 + "1" + "]}" * 300 + after + "}"
+    assert gateway.ask("POST", CHAT, body.encode(), ALICE)[0] == status
+
+
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(shared):
     gateway, _ = shared
     right = json.dumps({"model": "chat", "image": "a" * (2 * 2**20 - 100)}).encode()
@@ -447,11 +465,11 @@ def test_without_keys_the_loopback_address_is_open(gateway, backend):
 
 
 class Llama:
-    """Two real llama-servers with one model."""
+    """Real llama-servers with one model."""
 
-    def __init__(self, image: str, model: Path) -> None:
-        self.names = ("test-gateway-llama-1", "test-gateway-llama-2")
-        self.ports = (free_port(), free_port())
+    def __init__(self, image: str, model: Path, count: int) -> None:
+        self.names = [f"test-gateway-llama-{number}" for number in range(count)]
+        self.ports = [free_port() for _ in range(count)]
         for name, port in zip(self.names, self.ports):
             docker_rm(name)
             docker(
@@ -466,8 +484,12 @@ class Llama:
                 time.sleep(0.1)
 
     def services(self) -> list[dict[str, t.Any]]:
-        rows = zip(("tiny-1", "tiny-2"), self.ports)
-        return [{"name": name, "served_name": "tiny", "model": "tiny", "port": port} for name, port in rows]
+        rows = enumerate(self.ports)
+        return [{"name": f"tiny-{at}", "served_name": "tiny", "model": "tiny", "port": port} for at, port in rows]
+
+    def remove(self) -> None:
+        for name in self.names:
+            docker_rm(name)
 
 
 def docker_rm(name: str) -> None:
@@ -490,7 +512,7 @@ def healthy(port: int) -> bool:
 
 
 def test_of_two_replicas_one_is_killed_and_nobody_notices(gateway, image, tiny):
-    llama = Llama(image, tiny)
+    llama = Llama(image, tiny, 2)
     try:
         gateway.start(llama.services())
         body = {"model": "tiny", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
@@ -504,9 +526,9 @@ def test_of_two_replicas_one_is_killed_and_nobody_notices(gateway, image, tiny):
         with ThreadPoolExecutor(4) as pool:
             asked = [pool.submit(work) for _ in range(4)]
             try:
-                wait_for(statuses, 20)
+                wait_for(statuses, 12)
                 docker("kill", "--signal", "KILL", llama.names[0])
-                wait_for(statuses, len(statuses) + 40)
+                wait_for(statuses, len(statuses) + 24)
             finally:
                 stop.set()
             for one in asked:
@@ -516,5 +538,51 @@ def test_of_two_replicas_one_is_killed_and_nobody_notices(gateway, image, tiny):
         chosen = {json.loads(line)["backend"] for line in gateway.log().splitlines() if line.startswith("{")}
         assert {f"127.0.0.1:{port}" for port in llama.ports} <= chosen
     finally:
-        for name in llama.names:
-            docker_rm(name)
+        llama.remove()
+
+
+def test_the_openai_package_works_through_it_over_tls(gateway, image, tiny, monkeypatch):
+    llama = Llama(image, tiny, 1)
+    try:
+        gateway.start(llama.services())
+        monkeypatch.setenv("SSL_CERT_FILE", str(gateway.folder / "certificate.pem"))
+        url = f"https://127.0.0.1:{gateway.port}"
+        openai_calls.generates(url, ALICE, "tiny", "Hello from llmfleet")
+        openai_calls.is_closed(url, "tiny")
+    finally:
+        llama.remove()
+
+
+@pytest.mark.full
+def test_every_path_that_vllm_has_is_closed_but_for_its_api(gateway, tmp_path):
+    """The list comes from vLLM itself."""
+    run_vllm = test_vllm.Run(run_module("vllm_image", {})["image"], tmp_path, "test-gateway-vllm")
+    try:
+        result = run_vllm(test_vllm.model(tmp_path / "model"), key=ENGINE_KEY, context_length=256)
+        assert not result.get("failed"), result
+        served = [{"name": "chat", "engine": "vllm", "model": "org/name", "port": run_vllm.port, "api_key": ENGINE_KEY}]
+        gateway.start(served)
+        headers = {"Authorization": f"Bearer {ENGINE_KEY}"}
+        request = urllib.request.Request(f"http://127.0.0.1:{run_vllm.port}/openapi.json", headers=headers)
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            routes = {path: list(methods) for path, methods in json.load(answer)["paths"].items()}
+        assert len(routes) > 20
+        assert {"/invocations", "/tokenize", CHAT} <= set(routes)
+        answered = []
+        for path, methods in routes.items():
+            for method in {*methods, "get", "post"}:
+                status, _, said = gateway.ask(
+                    method.upper(), path, {"model": "none"} if method == "post" else None, ALICE
+                )
+                code = said["error"]["code"] if isinstance(said, dict) and "error" in said else ""
+                if (status, code) not in ((404, "not_found"), (405, "method_not_allowed")):
+                    answered.append((method, path))
+        # these tell that there is no model of this name
+        api = [("post", path) for path in ENGINES["vllm"].PATHS["generate"]]
+        own = [("get", "/health"), ("get", "/v1/models")]
+        assert sorted(answered) == sorted([*api, *own])
+        body = {"model": "test-gateway-vllm", "messages": [{"role": "user", "content": "你好"}], "max_tokens": 4}
+        assert gateway.ask("POST", f"/chat{CHAT}", body, ALICE)[2]["usage"]["completion_tokens"] == 4
+    finally:
+        for suffix in ("", ".previous", ".next"):
+            docker_rm(f"test-gateway-vllm{suffix}")

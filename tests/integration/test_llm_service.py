@@ -125,7 +125,7 @@ def test_the_container_is_confined(service):
     ("args", "cause"),
     [
         (["--no-such-flag"], "llama-server does not know the argument --no-such-flag"),
-        (["--top-k", "some"], "llama-server refuses the value of --top-k (stoi)"),
+        (["--keep", "some"], "llama-server refuses the value of --keep (stoi)"),
     ],
 )
 def test_a_bad_argument_never_reaches_the_running_service(service, args, cause):
@@ -302,7 +302,9 @@ def interrupt(service, tmp_path, verb, **fields):
 
 # where the hand-over stops: before the old container is renamed, before it is stopped, before its policy is
 # updated, before the new one has the name, before it is started, before the old one is removed
-@pytest.mark.parametrize("verb", ["rename", "stop", "update", "rename {name}.next", "start", "rm"])
+@pytest.mark.parametrize(
+    "verb", ["rename", "stop", "update", "rename {name}.next", "start {name}", "rm --force {name}.previous"]
+)
 def test_an_interrupted_hand_over_is_finished_by_the_next_run(service, tmp_path, verb):
     service(key=KEY)
     interrupt(service, tmp_path, verb.format(name=service.name), key="second-key-0123456789")
@@ -314,7 +316,7 @@ def test_an_interrupted_hand_over_is_finished_by_the_next_run(service, tmp_path,
     assert len(list(service.directory.glob("*/api_key"))) == 1
 
 
-@pytest.mark.parametrize("verb", ["rename {name}.next", "start"])
+@pytest.mark.parametrize("verb", ["rename {name}.next", "start {name}"])
 def test_an_interrupted_hand_over_is_undone_when_the_old_service_is_wanted_again(service, tmp_path, verb):
     service(key=KEY)
     first = container_id(service.name)

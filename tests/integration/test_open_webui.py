@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / ".cache" / "artifacts"
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
 UI, CHAT, BROWSER = "test-open-webui-page", "test-open-webui-chat", "test-open-webui-browser"
+GATEWAY = "test-open-webui-gateway"
 KEY, PASSWORD, EMAIL = "webui-key-0123456789", "correct horse battery", "admin@example.org"
 ANSWER = "Hello from llmfleet"
 
@@ -54,18 +55,21 @@ class Site:
             "open_webui_start_timeout": 500,
         }
 
-    def run(self, *arguments: str, code: int = 0, **variables: t.Any) -> str:
+    def run(
+        self, *arguments: str, code: int = 0, play: str = "open_webui", gateway: t.Any = None, **variables: t.Any
+    ) -> str:
         inventory = self.folder / "inventory"
         hosts = {"localhost": {**LOCAL, "llm_services": [self.service]}}
         groups = {
             "llm_hosts": {"hosts": hosts},
             "open_webui": {"hosts": {"localhost": None}, "vars": {**self.variables, **variables}},
+            **({"llm_gateway": {"hosts": {"localhost": None}, "vars": gateway}} if gateway else {}),
         }
         inventory.write_text(yaml.safe_dump(groups))
         playbook = str(Path(sys.executable).parent / "ansible-playbook")
         environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
         done = subprocess.run(
-            [playbook, "playbooks/open_webui.yml", "-i", str(inventory), *arguments],
+            [playbook, f"playbooks/{play}.yml", "-i", str(inventory), *arguments],
             cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stdout
@@ -109,7 +113,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Site]:
     folder = tmp_path_factory.mktemp("webui")
     folder.chmod(0o755)
     yield Site(folder)
-    for name in (UI, f"{UI}.next", f"{UI}.previous"):
+    for name in (UI, f"{UI}.next", f"{UI}.previous", GATEWAY):
         subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
 
 
@@ -212,11 +216,26 @@ def test_settings_of_the_inventory_hold_and_those_of_the_browser_stay(deployed: 
 
 
 @pytest.mark.full
-def test_settings_that_break_it_are_taken_back(deployed: Site) -> None:
-    said = deployed.run(code=2, open_webui_env={"DATABASE_URL": "nonsense://x"})
-    assert "Could not parse" in said or "nonsense" in said, said
-    assert deployed.call("/ready")[0] == 200
-    deployed.login()
+def test_through_the_gateway_it_has_one_connection_with_a_key_of_its_own(deployed: Site) -> None:
+    ports = {"llm_gateway_port": free_port(), "llm_gateway_local_port": free_port()}
+    gateway = {
+        **ports,
+        "llm_gateway_container": GATEWAY,
+        "llm_gateway_bind": "127.0.0.1",
+        "llm_gateway_directory": str(deployed.folder / "side"),
+        "llm_gateway_image_source": "build",
+        "llm_gateway_keys": [{"name": "open-webui", "key": "gateway-key-0123456789"}],
+    }
+    deployed.run(play="gateway", gateway=gateway)
+    deployed.run(gateway=gateway)
+    token = deployed.login()
+    _, found = deployed.call("/openai/config", token=token)
+    assert found["OPENAI_API_BASE_URLS"][0] == f"http://127.0.0.1:{ports['llm_gateway_local_port']}/v1"
+    assert f"http://127.0.0.1:{deployed.chat_port}/v1" not in found["OPENAI_API_BASE_URLS"]
+    question = {"model": "chat", "messages": [{"role": "user", "content": "Say hello"}], "stream": False}
+    status, reply = deployed.call("/api/chat/completions", question, token)
+    assert status == 200, reply
+    assert reply["choices"][0]["message"]["content"].startswith(ANSWER)
 
 
 def uncovered(page: WebDriver, element: WebElement) -> bool:
@@ -231,7 +250,6 @@ def uncovered(page: WebDriver, element: WebElement) -> bool:
 
 @pytest.mark.full
 def test_a_browser_logs_in_and_gets_an_answer(deployed: Site) -> None:
-    deployed.run()
     with browser.browser(BROWSER) as page:
         wait = WebDriverWait(page, 90)
         page.get(f"http://127.0.0.1:{deployed.port}/auth")
@@ -247,6 +265,19 @@ def test_a_browser_logs_in_and_gets_an_answer(deployed: Site) -> None:
         page.get("about:blank")
         empty = len(page.get_screenshot_as_png())
     assert picture.stat().st_size > 2 * empty
+
+
+@pytest.mark.full
+def test_settings_that_break_it_are_taken_back(deployed: Site) -> None:
+    said = deployed.run(code=2, open_webui_env={"DATABASE_URL": "nonsense://x"})
+    assert "Could not parse" in said or "nonsense" in said, said
+    assert deployed.call("/ready")[0] == 200
+    deployed.login()
+    # an image in which it is not
+    name = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "llmfleet/llama.cpp").split()[0]
+    said = deployed.run(code=2, open_webui_image=name)
+    assert "/usr/local/bin/python" in said, said
+    assert deployed.call("/ready")[0] == 200
 
 
 @pytest.mark.full

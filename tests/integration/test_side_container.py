@@ -181,8 +181,9 @@ def test_a_container_that_dies_is_replaced_by_the_previous_one_with_its_files(si
     side()
     before = look(side.name)
     begun = time.monotonic()
-    failed = side("two", argv=["-c", "/etc/side/nginx.conf", "-g", "no_such_thing on;"])
-    assert time.monotonic() - begun < 8
+    health = {"url": f"http://127.0.0.1:{side.port}/health", "timeout": 120}
+    failed = side("two", argv=["-c", "/etc/side/nginx.conf", "-g", "no_such_thing on;"], health=health)
+    assert time.monotonic() - begun < 60
     assert failed["rolled_back"]
     assert "unknown directive" in failed["diagnosis"]["evidence"]
     assert any("no_such_thing" in line for line in failed["log_tail"])

@@ -12,12 +12,15 @@ import typing as t
 from pathlib import Path
 
 import pytest
+import tiny_hf
 import yaml
 from helpers import docker, free_port, run_module
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "status-key-0123456789"
 NAMES = ("test-status-chat", "test-status-stopped", "test-status-other")
+PATIENT = 200
+"""Seconds after which a load ends; a busy machine takes longer than usual for the same answers."""
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
 
 
@@ -80,7 +83,7 @@ def test_services_are_asked_measured_and_left_as_they_are(services, tiny):
     before = docker(
         "ps", "--all", "--no-trunc", "--format", "{{.ID}} {{.Names}} {{.Status}}", "--filter", "name=test-status"
     )
-    rows = seen(streams=[1, 2], load_seconds=20)
+    rows = seen(streams=[1, 2], load_seconds=PATIENT)
     chat = rows[NAMES[0]]
     assert (chat["answering"], chat["problem"], chat["state"]) == (True, "", "running")
     assert list(chat["verification"]["levels"]) == ["process", "http", "model", "token"]
@@ -119,7 +122,8 @@ def test_memory_is_what_docker_says_too(services):
 
 def test_the_load_module_measures_and_refuses(services):
     url = f"http://127.0.0.1:{services[NAMES[0]]}"
-    good = run_module("llm_load", {"url": url, "served_name": NAMES[0], "api_key": KEY, "streams": 2, "max_tokens": 8})
+    asked = {"url": url, "served_name": NAMES[0], "api_key": KEY, "streams": 2, "max_tokens": 8, "seconds": PATIENT}
+    good = run_module("llm_load", asked)
     assert not good.get("failed"), good
     assert (good["load"]["answered"], good["load"]["tokens"]) == (4, 32)
     refused = run_module("llm_load", {"url": url, "served_name": NAMES[0], "api_key": "wrong"})
@@ -170,3 +174,29 @@ def test_an_engine_that_was_killed_shows_its_restarts(services):
         time.sleep(0.1)
     row = seen(patience=20)[NAMES[2]]
     assert (row["answering"], row["restarts"]) == (True, 1)
+
+
+@pytest.mark.full
+def test_vllm_is_measured_like_any_other(tmp_path):
+    made = run_module("vllm_image", {})
+    assert not made.get("failed"), made
+    tmp_path.chmod(0o755)
+    tiny_hf.write(tmp_path / "tiny-hf", head_dim=32)
+    name, path = "test-status-vllm", str(tmp_path / "tiny-hf")
+    service = {"name": name, "engine": "vllm", "model": path, "port": free_port(), "context_length": 256}
+    places = {"directory": str(tmp_path / "services"), "cache_directory": str(tmp_path / "cache")}
+    more = {"image": made["image"], "model_path": path, "api_key": KEY, **places}
+    try:
+        launched = run_module("llm_service", {"service": service, **more})
+        assert not launched.get("failed"), launched
+        (row,) = run_module("llm_service_info", {"names": [name], "streams": [1, 2], "load_seconds": PATIENT})[
+            "services"
+        ]
+    finally:
+        subprocess.run(["docker", "rm", "-f", name], capture_output=True, check=False)
+    assert (row["answering"], row["problem"], row["engine"]) == (True, "", "vllm")
+    # it knows ignore_eos too: the model itself would end after some 15 tokens
+    assert [(load["answered"], load["tokens"], load["errors"]) for load in row["loads"]] == [(2, 64, {}), (4, 128, {})]
+    assert row["loads"][0]["tokens_per_second"] > 0
+    assert row["memory_bytes"] > 100 << 20
+    assert row["model"]["path"] == path

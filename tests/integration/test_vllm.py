@@ -6,13 +6,17 @@ The image takes some minutes to make and 2.4 GB, and each start half a minute of
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
+import time
 import typing as t
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+import openai_calls
 import pytest
 import tiny_hf
 from ansible.module_utils.llmfleet.engines import vllm
@@ -24,6 +28,7 @@ from helpers import docker, free_port, run_module, running
 pytestmark = pytest.mark.full
 
 KEY = "first-key-0123456789"
+CHINESE = {"structured_outputs": {"choice": ["你好,世界!🙂"]}}
 CACHE = 48 << 20
 CONTEXT = 4096
 
@@ -63,6 +68,15 @@ class Run:
         }
         return run_module("llm_service", arguments)
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def tested(self, path: Path, **fields: t.Any) -> dict[str, t.Any]:
+        """Return what the self-test of its API says."""
+        given = {"name": self.name, "engine": "vllm", "model": str(path), "port": self.port, **fields}
+        return run_module("llm_api_test", {"service": given, "api_key": KEY})
+
     def status(self, path: str, key: str = "") -> int:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
@@ -95,8 +109,10 @@ def test_a_model_is_served_kept_guarded_and_stopped(service, tmp_path):
     wanted = ["starting", "starting the engine", "loading model", "preparing the cache", "opening the port"]
     assert list(dict.fromkeys(phases)) == wanted
 
-    same = service(path, key=KEY)
+    bounds = {"min_tokens_per_second": 0.1, "max_first_token_seconds": 100, "answer": "llmfleet"}
+    same = service(path, key=KEY, verify=bounds)
     assert (same["changed"], same["action"]) == (False, "keep")
+    assert list(same["verification"]["levels"])[-3:] == ["token", "speed", "answer"]
     assert same["verification"]["levels"]["token"] < 60
 
     for place in ("/v1/models", "/invocations", "/tokenize", "/metrics", "/version"):
@@ -104,6 +120,15 @@ def test_a_model_is_served_kept_guarded_and_stopped(service, tmp_path):
         assert service.status(place, "wrong") == 401, place
         assert service.status(place, KEY) != 401, place
     assert service.status("/health") == 200
+
+    tested = service.tested(path)
+    assert not tested.get("failed"), tested
+    assert {check["name"] for check in tested["checks"] if check["ok"]} == {
+        *("health", "models", "key", "chat", "chat_stream", "chinese", "completions", "responses", "messages"),
+        *("metrics", "tokenize"),
+    }
+    openai_calls.generates(service.url, KEY, service.name, "Hello from llmfleet", CHINESE)
+    openai_calls.is_closed(service.url, service.name)
 
     found = json.loads(docker("container", "inspect", service.name))[0]
     assert KEY not in json.dumps(found)
@@ -120,10 +145,38 @@ def test_a_model_is_served_kept_guarded_and_stopped(service, tmp_path):
     assert not (tmp_path / "services" / service.name).exists()
 
 
+def test_vectors_are_served(service, tmp_path):
+    path = model(tmp_path / "tiny-hf")
+    launched = service(path, key=KEY, task="embed")
+    assert not launched.get("failed"), launched
+    assert launched["verification"]["proof"] == "vectors of 64 numbers"
+    tested = service.tested(path, task="embed")
+    assert not tested.get("failed"), tested
+    assert "embeddings" in {check["name"] for check in tested["checks"]}
+    openai_calls.embeds(service.url, KEY, service.name)
+
+
+def test_an_engine_that_dies_ends_with_code_0_and_comes_back(service, tmp_path):
+    path = model(tmp_path / "tiny-hf")
+    assert not service(path).get("failed")
+    rows = docker("top", service.name, "-eo", "pid,args").splitlines()
+    os.kill(next(int(row.split()[0]) for row in rows if "VLLM::EngineCore" in row), signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while docker("container", "inspect", "--format", "{{.RestartCount}}", service.name).strip() == "0":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert "EngineDeadError" in docker("logs", service.name)
+    again = service(path)
+    assert not again.get("failed"), again
+    assert list(again["verification"]["levels"])[-1] == "token"
+
+
 def broken(folder: Path, kind: str) -> Path:
     """Return a model that is broken in one way."""
     if kind == "architecture":
         return model(folder, architectures=["ZzzzForCausalLM"], model_type="llama")
+    if kind == "head":
+        return model(folder, head_dim=16, num_attention_heads=4, num_key_value_heads=2)
     return model(folder)
 
 
@@ -136,6 +189,8 @@ def broken(folder: Path, kind: str) -> Path:
         ("heads", {"tensor_parallel": 2}, "memory node of its own"),
         ("architecture", {}, "does not know the model architecture 'ZzzzForCausalLM'"),
         ("limit", {"memory": "300m"}, "used more than its memory limit"),
+        # it serves such a model until it is asked for the first word
+        ("head", {}, "attention heads of 16 numbers"),
     ],
 )
 def test_the_real_engine_says_what_the_table_recognises(service, tmp_path, kind, fields, words):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import typing as t
+import urllib.request
 
 import pytest
+import tiny_hf
 from ansible.module_utils.llmfleet.engines import vllm
 from ansible.module_utils.llmfleet.service_fields import KEYS
 from ansible.module_utils.llmfleet.services import parse
-from helpers import run_module
+from helpers import free_port, run_module
 
 pytestmark = pytest.mark.full
 
@@ -34,7 +37,7 @@ for argv in json.load(sys.stdin):
         said.append(f"refused: {error}")
 parser = make_arg_parser(FlexibleArgumentParser())
 flags = sorted(flag for action in parser._actions for flag in action.option_strings)
-print("RESULT" + json.dumps([said, flags]))
+print("RESULT" + json.dumps([said, flags], default=str))
 """
 
 FIELDS: dict[str, t.Any] = {
@@ -168,3 +171,35 @@ def test_flags_that_were_removed_are_none_of_the_real_parser(asked):
     removed = {flag: said for flag, said in asked[0].items() if flag.startswith("--")}
     assert len(removed) > 10
     assert {flag: said for flag, said in removed.items() if not str(said).startswith("refused:")} == {}
+
+
+def test_the_real_vllm_embeds_with_a_draft_of_settings(tmp_path):
+    """The fields that a CPU can do, in one start."""
+    tmp_path.chmod(0o755)
+    model = tiny_hf.write(tmp_path / "tiny-hf", head_dim=32)
+    name, port = f"test-vllm-options-{free_port()}", free_port()
+    service = {"name": name, "engine": "vllm", "model": str(model), "port": port, "task": "embed", "pooling": "mean"}
+    fields = {"batch_size": 512, "prefix_caching": False, "seed": 3, "log_level": "warning", "context_length": 256}
+    try:
+        made = run_module(
+            "llm_service",
+            {
+                "service": {**service, **fields, "verify": {"level": "model"}},
+                "image": run_module("vllm_image", {})["image"],
+                "model_path": str(model),
+                "directory": str(tmp_path / "services"),
+                "cache_directory": str(tmp_path / "cache"),
+            },
+        )
+        assert not made.get("failed"), made["msg"]
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/embeddings",
+            json.dumps({"model": name, "input": ["hello", "world"]}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            rows = json.load(answer)["data"]
+        assert len(rows) == 2
+        assert all(math.isclose(math.hypot(*row["embedding"]), 1.0, rel_tol=1e-2) for row in rows)
+    finally:
+        subprocess.run(["docker", "rm", "-f", name], capture_output=True, check=False)

@@ -163,8 +163,17 @@ def test_nobody_there_fails_every_check():
     with api_server.serving() as server:
         asked = subject(server)
     results = run(asked)
-    assert {row["ok"] for row in results} == {False}
+    assert verdicts(results) == {"health": False, "models": False}
     assert "does not answer" in summary(results)
+    assert "whether this address reaches it" in summary(results)
+
+
+def test_a_key_that_is_refused_ends_it(server):
+    asked = subject(server)
+    server.key = KEY
+    results = run(asked)
+    assert verdicts(results) == {"health": True, "models": False}
+    assert "refuses the API key (HTTP 401) (give the `api_key`" in summary(results)
 
 
 def test_characters_survive_a_stream_that_is_cut_anywhere(server):

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
-import os
 import re
-import subprocess
-import sys
-import threading
 import typing as t
 
 import pytest
@@ -20,46 +15,16 @@ from ansible.module_utils.llmfleet.compose_export import (
     seal,
     untouched,
 )
-from ansible.module_utils.llmfleet.compose_health import Deployed, healthcheck
-from ansible.module_utils.llmfleet.compose_variables import literal, prefixes
-from ansible.module_utils.llmfleet.engines import llama_server, vllm
+from ansible.module_utils.llmfleet.compose_health import Deployed
 from ansible.module_utils.llmfleet.engines.base import Mount
 from ansible.module_utils.llmfleet.engines.vllm_gate import GATE
 from ansible.module_utils.llmfleet.gpu_access import WAYS, compose_keys
 from ansible.module_utils.llmfleet.plain_yaml import lines
-from ansible.module_utils.llmfleet.services import parse
-from ansible.module_utils.llmfleet.spec import build
+from deployed_services import llama, vllm_service
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 KEY = "a-very-secret-key"
-OURS = {"Labels": {"io.llmfleet.build-key": "0123456789ab"}}
-
-
-def llama(
-    name: str = "chat",
-    key: str = "",
-    gpus: str = "",
-    gpu_ids: t.Sequence[str] = (),
-    image: t.Any = OURS,
-    **fields: t.Any,
-) -> Deployed:
-    """Return a service of llama-server as it would be found on a host."""
-    model = fields.pop("path", "/models/m.gguf")
-    service = parse({"name": name, "model": model, "port": 8080, "api_key": key, **fields})
-    launch = llama_server.launch(service, model, 2048, key, bool(gpus))
-    made = {"image": service.image or "llmfleet/llama.cpp:cpu-1", "image_id": "sha256:1", "model_fingerprint": "f"}
-    files = {secret: f"/var/lib/llmfleet/services/{name}/0123/{secret}" for secret in launch.secrets}
-    groups = [44, 993] if gpus in ("amd", "intel") else []
-    return Deployed(build(service, launch, **made, salt="s", gpus=gpus, gpu_ids=gpu_ids, groups=groups), image, files)
-
-
-def vllm_service(key: str = "", mounts: t.Sequence[Mount] = (), gpus: str = "nvidia", **fields: t.Any) -> Deployed:
-    """Return a service of vLLM as it would be found on a host."""
-    service = parse({"name": "big", "engine": "vllm", "model": "/m/qwen", "port": 8000, "api_key": key, **fields})
-    launch = vllm.launch(service, "/m/qwen", 2048, key, bool(gpus), mounts=mounts)
-    made = {"image": "vllm/vllm-openai:v1", "image_id": "sha256:2", "model_fingerprint": "f"}
-    return Deployed(build(service, launch, **made, salt="s", gpus=gpus))
 
 
 def read(made: Export) -> dict[str, t.Any]:
@@ -68,7 +33,7 @@ def read(made: Export) -> dict[str, t.Any]:
 
 
 def test_everything_of_a_container_has_its_counterpart():
-    deployed = llama(memory="2g", args=["--no-warmup"], env={"LANG": "C", "COST": "5$"})
+    deployed = llama(memory="2g", cpus=1.5, args=["--no-warmup"], env={"LANG": "C", "COST": "5$"})
     made = export([deployed])
     service = read(made)["services"]["chat"]
     assert service == made.data["services"]["chat"]
@@ -88,6 +53,7 @@ def test_everything_of_a_container_has_its_counterpart():
             }
         ],
         "mem_limit": "2g",
+        "cpus": 1.5,
         "memswap_limit": "2g",
         "user": "10001:10001",
         "read_only": True,
@@ -194,42 +160,6 @@ def test_every_way_to_a_gpu_reaches_the_file(gpus, ids):
     assert service.get("group_add", []) == (["44", "993"] if gpus in ("amd", "intel") else [])
 
 
-def test_the_health_of_vllm_is_asked_by_its_python():
-    check, why = healthcheck(vllm_service())
-    assert check is not None
-    assert not why
-    assert check["test"][:5] == ["CMD", "python3", "-I", "-S", "-c"]
-    compile(check["test"][5], "probe", "exec")
-    assert check["start_period"] == f"{600 + 600 + 1800 + 3600 + 1800 + 300}s"
-
-
-@pytest.mark.parametrize(("status", "exit_status"), [(200, 0), (503, 1), (401, 1), (None, 1)])
-def test_the_probe_of_vllm_is_right(status, exit_status):
-    class Health(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(status if self.path == "/health" else 500)
-            self.end_headers()
-
-        def log_message(self, *args):
-            """Say nothing."""
-
-    check, _ = healthcheck(vllm_service())
-    assert check is not None
-    with http.server.HTTPServer(("127.0.0.1", 0), Health) as server:
-        port = server.server_port
-        if status:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-        else:
-            server.server_close()
-        words = [word.replace("$$", "$").replace("8000", str(port)) for word in check["test"][1:]]
-        # a proxy of the environment is none for the container itself
-        environment = {**os.environ, "http_proxy": "http://127.0.0.1:1", "PYTHONPATH": "/nonexistent"}
-        done = subprocess.run([sys.executable, *words[1:]], env=environment, capture_output=True, check=False)
-        if status:
-            server.shutdown()
-    assert done.returncode == exit_status
-
-
 def test_no_services_make_an_empty_file():
     assert read(export([])) == {"services": {}}
 
@@ -240,18 +170,6 @@ def test_an_image_without_a_program_that_could_ask_has_no_healthcheck():
     assert made.unprobed == ["chat"]
     assert "# No healthcheck: the image holds no program" in made.files[COMPOSE]
     assert "curl -fsS http://127.0.0.1:8080/health" in made.files[COMPOSE]
-
-
-def test_images_of_others_are_asked_by_what_their_own_check_uses():
-    own = {"Healthcheck": {"Test": ["CMD", "curl", "-f", "http://localhost:8080/health"]}}
-    check, _ = healthcheck(llama(image=own))
-    assert check is not None
-    assert check["test"][:2] == ["CMD", "curl"]
-    assert check["test"][-1] == "http://127.0.0.1:8080/health"
-    assert check["start_period"] == "960s"
-    # one of unknown ways could report a healthy service as ill
-    assert healthcheck(llama(image={"Healthcheck": {"Test": ["CMD", "/probe"]}}))[0] == {"disable": True}
-    assert healthcheck(llama(image={}))[0] is None
 
 
 @pytest.mark.parametrize(
@@ -271,13 +189,6 @@ def test_an_image_of_no_registry_is_never_pulled(image, labels, policy):
     made = export([deployed])
     assert made.data["services"]["chat"].get("pull_policy") == policy
     assert ("docker save" in made.files[EXAMPLE]) is bool(policy)
-
-
-def test_variables_of_different_services_differ():
-    assert prefixes(["a-b", "a.b", "a_b", "7b"]) == {"a-b": "A_B", "a.b": "A_B_2", "a_b": "A_B_3", "7b": "_7B"}
-    made = export([llama("a-b"), llama("a.b", port=8081)])
-    assert "A_B_PORT=8080" in made.files[EXAMPLE]
-    assert "A_B_2_PORT=8081" in made.files[EXAMPLE]
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0", "10.0.0.7", "::1"])
@@ -322,7 +233,12 @@ def test_any_reader_gets_back_what_was_written(data):
         assert yaml.safe_load("\n".join(lines(data))) == data
 
 
+def test_variables_of_different_services_differ():
+    made = export([llama("a-b"), llama("a.b", port=8081)])
+    assert "A_B_PORT=8080" in made.files[EXAMPLE]
+    assert "A_B_2_PORT=8081" in made.files[EXAMPLE]
+
+
 @given(WORDS)
-def test_compose_finds_no_variable_in_literal_text(text):
-    assert literal(text).replace("$$", "") == text.replace("$", "")
+def test_any_text_is_known_by_its_seal(text):
     assert untouched(seal(text))

@@ -305,13 +305,21 @@ def test_a_type_that_is_not_there(engine: str) -> None:
 
 
 def test_a_file_that_is_not_there() -> None:
-    files = listed(["M-Q4_K_M.gguf", "mmproj-F16.gguf"])
+    files = listed(["M-Q4_K_M.gguf", "imatrix-F16.gguf"])
     with pytest.raises(BadInput, match=r"there is no file M-Q4_K_S.gguf; did you mean M-Q4_K_M.gguf\?"):
         choice.choose(files, parse("hf:org/repo/M-Q4_K_S.gguf"))
     with pytest.raises(BadInput, match=r"there is no file zzz.gguf; there is M-Q4_K_M.gguf$"):
         choice.choose(files, parse("hf:org/repo/zzz.gguf"))
-    with pytest.raises(BadInput, match=r"mmproj-F16.gguf is no model by itself; there is Q4_K_M"):
-        choice.choose(files, parse("hf:org/repo/mmproj-F16.gguf"))
+    with pytest.raises(BadInput, match=r"imatrix-F16.gguf is no model by itself; there is Q4_K_M"):
+        choice.choose(files, parse("hf:org/repo/imatrix-F16.gguf"))
+
+
+def test_a_projector_comes_only_when_it_is_named() -> None:
+    files = listed(["M-Q4_K_M.gguf", "mmproj-F16.gguf", "sub/M.mmproj-Q8_0.gguf"])
+    assert choice.choose(files, parse("org/repo")).entry == "M-Q4_K_M.gguf"
+    for name in ("mmproj-F16.gguf", "sub/M.mmproj-Q8_0.gguf"):
+        found = choice.choose(files, parse(f"hf:org/repo/{name}"))
+        assert (found.entry, [file.path for file in found.files]) == (name, [name])
 
 
 def test_a_split_that_is_not_whole() -> None:

@@ -227,3 +227,39 @@ def test_a_service_that_is_stopped_keeps_its_model_and_takes_no_memory():
     answers = {REPO: answer(), "ms:org/other": {**answer(), "listing": listing.as_data()}}
     rows = settle([stopped, SERVICE], answers, rows=[missing(model="ms:org/other"), missing()], machine=machine(11))
     assert [manifest_from(row["manifest"]).quant for row in rows] == ["Q8_0", "Q8_0"]
+
+
+def test_a_draft_and_a_projector_are_chosen_too_and_what_they_take_is_counted():
+    projector = f"hf:{REPO}/mmproj-F16.gguf"
+    service = {**SERVICE, "draft_model": "org/Small-GGUF:Q4_K_M", "mmproj": projector}
+    small = Listing("hf", "org/Small-GGUF", "d00d", (file("Small-Q4_K_M.gguf", 2.0),))
+    eyes = Listing("hf", REPO, "c0ffee", (file("mmproj-F16.gguf", 0.8), file("Example-8B-Q8_0.gguf", 8.1)))
+    answers = {
+        REPO: answer(),
+        service["draft_model"]: {
+            "listing": small.as_data(), "source": "hf", "shape": shape(2 * GIB, "Q4_K_M").as_data()
+        },
+        projector: {"listing": eyes.as_data(), "source": "hf"},
+    }
+    rows = settle([service], answers, rows=[missing(model=model) for model in answers], machine=machine(64))
+    assert [manifest_from(row["manifest"]).quant for row in rows[:2]] == ["Q8_0", "Q4_K_M"]
+    assert rows[2]["path"].endswith("/snapshots/c0ffee/mmproj-F16.gguf")
+    assert not any(row.get("problem") for row in rows)
+    # a second service gets less
+    second = {**SERVICE, "name": "other", "port": 8081, "model": f"{REPO}@main"}
+    wanted = {**answers, second["model"]: answer()}
+    rows = [missing(model=model) for model in wanted]
+    before = settle([SERVICE, second], wanted, rows=rows, machine=machine(19))
+    after = settle([service, second], wanted, rows=rows, machine=machine(19))
+    quants = [manifest_from(found[-1]["manifest"]).quant for found in (before, after)]
+    assert SIZES[quants[1]] < SIZES[quants[0]]
+
+
+def test_the_code_of_a_model_comes_only_where_it_is_trusted():
+    repo = "org/Own"
+    files = (file("config.json", 0.0001), file("model.safetensors", 2.0), file("modeling_own.py", 0.0001))
+    said = {repo: {"listing": Listing("hf", repo, "c0de", files).as_data(), "source": "hf"}}
+    for trusted in (False, True):
+        service = {"name": "own", "engine": "vllm", "model": repo, "port": 8000, "trust_remote_code": trusted}
+        (row,) = settle([service], said, rows=[missing("vllm", repo)], machine=machine(64))
+        assert ("modeling_own.py" in str(row["manifest"]["files"])) == trusted

@@ -35,6 +35,20 @@ def test_models_are_wanted_once_for_each_engine():
     assert model_rows.wanted(services, absent_too=True)[-1]["model"] == "org/gone"
 
 
+def test_models_beside_the_first_are_wanted_like_it():
+    services = [
+        {"name": "a", "model": "o/r", "model_sha256": "0" * 64, "draft_model": "o/small", "mmproj": "o/r/mmproj.gguf"},
+        {"name": "b", "model": "o/small", "state": "stopped"},
+        {"name": "c", "model": "o/x", "draft_model": "o/gone", "state": "absent"},
+    ]
+    assert [tuple(row.values()) for row in model_rows.wanted(services)] == [
+        ("llama_server", "o/r", "0" * 64, False),
+        ("llama_server", "o/small", "", False),
+        ("llama_server", "o/r/mmproj.gguf", "", False),
+    ]
+    assert model_rows.wanted(services, absent_too=True)[-1]["model"] == "o/gone"
+
+
 def test_a_row_is_what_was_wanted_and_what_was_found():
     wish = {"engine": "llama_server", "model": "tiny", "sha256": ""}
     result = {"__model_store_place": 0, "action": "generate", "path": "/t", "changed": True, "diff": {}}

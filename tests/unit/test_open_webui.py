@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from ansible.module_utils.llmfleet import open_webui
+from ansible.module_utils.llmfleet.open_webui.settings import make as wanted
 
 SAID: dict[str, t.Any] = {
     "bind": "127.0.0.1",
@@ -38,7 +38,7 @@ CHAT, VECTORS = service("chat", 8001, api_key="k" * 16), service("vectors", 8002
 def make(hosts: t.Sequence[t.Any], gateway: t.Any, said: dict[str, t.Any]) -> dict[str, t.Any]:
     rows = [{"host": name, "address": address or name, "services": own} for name, address, own in hosts]
     given = {"port": 8480, "services": [], **gateway} if gateway else {}
-    return open_webui.make({**SAID, **said}, rows, "gpu-01", given)
+    return wanted({**SAID, **said}, rows, "gpu-01", given)
 
 
 HERE = [("gpu-01", "", [CHAT])]
@@ -58,7 +58,9 @@ def problem(*hosts: t.Any, gateway: t.Any = None, **said: t.Any) -> str:
 
 def test_without_a_gateway_each_chat_service_is_a_connection():
     far = service("far", 8003, bind="0.0.0.0", api_key="far-key-0123456789")
-    made = settings(("gpu-01", "", [CHAT, VECTORS, service("off", 8004, state="stopped")]), ("gpu-02", "10.0.0.2", [far]))
+    made = settings(
+        ("gpu-01", "", [CHAT, VECTORS, service("off", 8004, state="stopped")]), ("gpu-02", "10.0.0.2", [far])
+    )
     assert made["connections"] == [
         {"url": "http://127.0.0.1:8001/v1", "key": "k" * 16, "config": {}},
         {"url": "http://10.0.0.2:8003/v1", "key": "far-key-0123456789", "config": {}},

@@ -50,5 +50,7 @@ def test_the_role_knows_the_image_as_the_recipe_does():
     variables = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
     assert variables["__open_webui_official"] == open_webui.RECIPE.layouts["official"]
     defaults = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
-    named = [row.replace("{{ llm_registry_prefix | default('') }}", "") for row in defaults["open_webui_image_repositories"]]
+    named = [
+        row.replace("{{ llm_registry_prefix | default('') }}", "") for row in defaults["open_webui_image_repositories"]
+    ]
     assert tuple(named) == open_webui.RECIPE.repositories

@@ -99,7 +99,9 @@ def test_named_settings_are_taken_anew_and_others_stay(data):
 def test_connections_of_the_browser_stay_behind_those_of_the_inventory(data):
     data.start()
     theirs = ("https://api.example.org/v1", "their;key")
-    data.put(**connections((OURS["url"], "old"), theirs, _0={"tags": ["lab"], "model_ids": ["gone"]}, _1={"enable": True}))
+    data.put(
+        **connections((OURS["url"], "old"), theirs, _0={"tags": ["lab"], "model_ids": ["gone"]}, _1={"enable": True})
+    )
     data.start()
     assert data.rows["openai.api_base_urls"] == [OURS["url"], theirs[0]]
     assert data.rows["openai.api_keys"] == ["one", theirs[1]]

@@ -42,6 +42,7 @@ HARMLESS: dict[str, dict[str, t.Any]] = {
     "llama_cpp_image": {"state": "absent", "docker_cli": "/nonexistent/docker", "work_dir": "/nonexistent/work"},
     "llama_cpp_ref": {"sources": [{"git": "http://127.0.0.1:1/none.git"}], "timeout": 1},
     "llm_gateway_certificate": {"directory": "/nonexistent/certificates", "docker_cli": "/nonexistent/docker"},
+    "llm_api_test": {},
     "llm_health": {"url": "http://127.0.0.1:1", "served_name": "none", "level": "http"},
     "llm_service": {
         "service": {"name": "packaging-test", "state": "absent"},

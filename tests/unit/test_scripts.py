@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import types
@@ -84,11 +85,26 @@ def test_tables_of_a_service_are_written_between_the_marker_lines(docs: types.Mo
         (r"(?P<file>[^']+)\s+\(Permission denied\)", "`<file> (Permission denied)`"),
         (r"^error: (?P<what>.*)", "`error: <what>`"),
         (r"one thing|another", "`one thing` or `another`"),
+        (r"t(ook|akes) long|[Nn]o (?:more )?time", "`took long` or `takes long` or `no more time`"),
+        (r"say `so`", "`` say `so` ``"),
         (r"flag \"(?P<flag>[^\"]+)\": (?P<why>.*)", '`flag "<flag>": <why>`'),
     ],
 )
 def test_failure_patterns_are_made_readable(docs: types.ModuleType, pattern: str, text: str) -> None:
-    assert docs.readable(pattern) == text
+    assert docs.troubleshooting_page.readable(pattern) == text
+
+
+def test_no_row_of_the_failure_guide_shows_a_regular_expression() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) > 100
+    assert [row for row in rows if re.search(r"\(\?|\[\w{2}\]\w|\\[^|]|\)\?", row.split(" | ")[0])] == []
+
+
+def test_every_link_within_the_failure_guide_leads_to_a_heading() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    headings = {line[3:].lower().replace(" ", "-") for line in page.splitlines() if line.startswith("## ")}
+    assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= headings
 
 
 def test_option_rows_show_nested_options(docs: types.ModuleType) -> None:

@@ -133,6 +133,19 @@ def test_one_that_does_not_answer_says_why(asked):
     assert (row["verification"]["levels"], asked.loads) == ({"process": 0.1}, [])
 
 
+@pytest.mark.parametrize(
+    ("fix", "said"),
+    [
+        ("see log_tail", "see docker logs chat"),
+        ("see log_tail; raise verify.timeout if the host is just slow", "wait and look again (docker logs chat says"),
+    ],
+)
+def test_the_fix_is_for_somebody_who_has_launched_nothing(asked, fix, said):
+    asked.error = NotReadyError({"cause": "not ready after 5 s", "evidence": "still loading", "fix": fix})
+    (row,) = look(engine(container()), Questions())
+    assert row["fix"].startswith(said)
+
+
 @pytest.mark.parametrize("code", [0, 137, 143])
 def test_one_that_was_stopped_is_no_problem(asked, code):
     (row,) = look(engine(container(status="exited", code=code)), Questions())

@@ -8,7 +8,6 @@ from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.memory.shape import Layer, Shape
 from ansible.module_utils.llmfleet.memory.terms import Need, Verdict
 from ansible.module_utils.llmfleet.memory_room import MemoryRoom
-from ansible.module_utils.llmfleet.service_device import variant_of
 from ansible.module_utils.llmfleet.service_plan import plan_service
 from ansible.module_utils.llmfleet.services import parse
 from facts import gpu, host, nvidia
@@ -129,27 +128,6 @@ def test_a_service_that_does_not_run_has_no_device():
     assert plan(WITH_3090, state="stopped")["device"] == ""
 
 
-@pytest.mark.parametrize(
-    ("reference", "variant"),
-    [
-        ("llmfleet/llama.cpp:cpu-1fd465d15179", "cpu"),
-        ("llmfleet/llama.cpp:cuda-light-0123456789ab", "cuda"),
-        ("registry.lan:5000/ggml-org/llama.cpp:server-cuda12-b1", "cuda"),
-        ("ghcr.io/ggml-org/llama.cpp:server-vulkan@sha256:cuda", "vulkan"),
-        ("example/llama:server-sycl", "intel"),
-        ("ghcr.io/ggml-org/llama.cpp:server", ""),
-        ("cuda/llama.cpp", ""),
-        ("registry.lan:5000/cuda", ""),
-        ("example/llama:1.2-cuda", "cuda"),
-        ("docker.io/vllm/vllm-openai:v0.33.0", "cuda"),
-        ("vllm/vllm-openai@sha256:0123", "cuda"),
-        ("vllm/vllm-openai-cpu:v0.33.0", ""),
-    ],
-)
-def test_the_tag_of_an_image_names_its_back_end(reference, variant):
-    assert variant_of(reference) == variant
-
-
 UUIDS = [f"GPU-{number}1111111-aaaa-4444-8888-000000000000" for number in range(3)]
 THREE = nvidia(
     "580", "13.0", *({**gpu("Tesla P40", "6.1"), "index": index, "uuid": UUIDS[index]} for index in range(3))
@@ -257,3 +235,36 @@ def test_the_report_names_the_device_that_was_proven(proof):
         "verification": {"levels": {"token": 0.2}, "device": proof},
     }
     assert ("  on the GPU    33/33 layers on CUDA0" in closing_report([result], "gpu1")) is (proof is not None)
+
+
+def shaped(size, layers=4):
+    layer = Layer(heads=8, kv_heads=8, key_length=64, value_length=64, weights=size // layers, ff=1024, work=1024)
+    shape = Shape("gguf", "llama", (layer,) * layers, context_length=4096, embedding_length=512, vocab_size=1000)
+    return {**MODEL, "action": "keep", "path": f"/m/{size}.gguf", "shape": shape.as_data(), "total_size": size}
+
+
+def test_models_beside_the_first_have_paths_and_take_memory():
+    facts = host("distro", machine={"memory_bytes": 16 << 30})
+    service = parse({"name": "chat", "model": "o/r", "port": 8080, "draft_model": "o/s", "mmproj": "o/r/mmproj.gguf"})
+    more = {"draft_model": shaped(1 << 30), "mmproj": {**MODEL, "path": "/m/eyes.gguf", "total_size": 2 << 30}}
+    memory = MemoryRoom(facts)
+    row = plan_service(service, facts, TOOLKIT, CPU_IMAGE, shaped(4 << 30), memory, more=more)
+    assert row["more_paths"] == {"draft_model": f"/m/{1 << 30}.gguf", "mmproj": "/m/eyes.gguf"}
+    alone = MemoryRoom(facts)
+    plan_service(
+        parse({"name": "chat", "model": "o/r", "port": 8080}), facts, TOOLKIT, CPU_IMAGE, shaped(4 << 30), alone
+    )
+    both, one = memory.room([]), alone.room([])
+    assert both is not None
+    assert one is not None
+    assert both.ram_used - one.ram_used > 3 << 30
+
+
+def test_a_draft_that_does_not_fit_is_refused_by_its_name():
+    facts = host("distro", machine={"memory_bytes": 8 << 30})
+    service = parse({"name": "chat", "model": "o/r", "port": 8080, "draft_model": "o/large"})
+    more = {"draft_model": shaped(9 << 30)}
+    with pytest.raises(BadInput, match="service chat: o/large does not fit"):
+        plan_service(service, facts, TOOLKIT, CPU_IMAGE, shaped(1 << 30), MemoryRoom(facts), more=more)
+    row = plan_service(service, facts, TOOLKIT, CPU_IMAGE, shaped(1 << 30), MemoryRoom(facts), warn=True, more=more)
+    assert "o/large does not fit" in row["warning"]

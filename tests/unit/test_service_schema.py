@@ -36,7 +36,7 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md"), *ROOT.glob("schema/*.md")]
 )
 
-LEFT_TO_THE_PLAN = ("`bind` must be an IP address", "set `api_key` too", "says a part: say it all there")
+LEFT_TO_THE_PLAN = ("`bind` must be an IP address", "is the projector", "set `api_key` too", "says a part: say it all there")
 """What of one service is beyond the schema."""
 
 

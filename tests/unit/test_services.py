@@ -44,6 +44,10 @@ def test_the_api_key_is_checked_but_not_kept():
     assert without_secrets([{**GOOD, "api_key": "s3cret-key"}]) == [GOOD]
 
 
+def test_gpus_are_named_by_numbers_or_words():
+    assert parse({"name": "chat", "model": "m", "port": 1, "gpus": [0, " 01:00.0 "]}).gpus == ("0", "01:00.0")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -83,6 +87,12 @@ def test_the_api_key_is_checked_but_not_kept():
         ({"device": "cuda"}, ["`device` must be one of auto, cpu, gpu, not 'cuda'"]),
         ({"gpu_layers": -1}, ["`gpu_layers` may not be negative: -1"]),
         ({"gpu_layers": "all"}, ["`gpu_layers` must be an integer, not 'all'"]),
+        ({"gpus": "0"}, ["`gpus` must be"]),
+        ({"gpus": [True]}, ["`gpus` must be a list of numbers, UUIDs or PCI addresses, not True in it"]),
+        ({"gpus": ["0,1"]}, ["not '0,1' in it"]),
+        ({"gpus": [{"index": 0}]}, ["not a mapping in it"]),
+        ({"device": "cpu", "gpus": [0]}, ["`gpus` contradicts `device: cpu`"]),
+        ({"env": {"CUDA_VISIBLE_DEVICES": "0"}}, ["`env` holds CUDA_VISIBLE_DEVICES: say it with `gpus`"]),
         ({"device": "cpu", "gpu_layers": 3}, ["`gpu_layers: 3` contradicts `device: cpu`"]),
         ({"device": "cpu", "verify": {"level": "device"}}, ["`verify.level: device` is about GPUs"]),
         ({"args": ["-ngl", "20"]}, ["`args` holds -ngl: say it with `gpu_layers`"]),

@@ -265,11 +265,12 @@ def test_removal_takes_what_was_made_and_pulled(run, machine):
     assert run(state="absent")["changed"] is False
 
 
-def test_removing_llama_cpp_leaves_vllm(machine):
-    machine.add("llmfleet/vllm:cpu-1", "io.llmfleet.base=debian:bookworm")
+@pytest.mark.parametrize("image", ["llmfleet/vllm:cpu-1", "llmfleet/gateway:1", "llmfleet/open-webui:1"])
+def test_removing_llama_cpp_leaves_what_other_modules_made(machine, image):
+    machine.add(image, "io.llmfleet.base=debian:bookworm")
     docker = Docker(lambda argv, **_: _said(argv), str(machine.docker))
     found = image_removal.remove(docker, machine.folder / "work", check_mode=True)
-    assert "llmfleet/vllm:cpu-1" not in found["removed"]
+    assert found["removed"] == ["llmfleet/base:debian-bookworm"]
 
 
 def _said(argv: t.Sequence[str]) -> tuple[int, str, str]:

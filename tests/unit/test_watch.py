@@ -80,6 +80,32 @@ def test_ready_is_noticed(clock, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("events", "cause", "evidence"),
+    [
+        ("oom \ndie 137\n", "used more than its memory limit (1g)", "OOMKilled, exit code 137"),
+        ("die 139\n", "segmentation fault", "exit code 139; last words"),
+        # docker forgot, or is too old to say
+        ("", "was started again by its restart policy", "last words"),
+    ],
+)
+def test_how_a_container_ended_that_runs_again_is_asked_of_docker(clock, monkeypatch, events, cause, evidence):
+    again = {"RestartCount": 1, "State": {"Status": "running", "StartedAt": "t1", "ExitCode": 0}}
+    room = engine_room(clock, {0: {**UP, "Id": "abc"}, 1: again}, "last words")
+
+    def run(argv, **_):
+        if argv[1] != "events":
+            return room.attempt(*argv[1:])
+        assert argv[argv.index("--since") + 1] == "t0"
+        assert "container=abc" in argv
+        return 0, events, ""
+
+    with pytest.raises(NotReadyError) as failure:
+        wait(Docker(run), monkeypatch)
+    assert cause in failure.value.diagnosis["cause"]
+    assert failure.value.diagnosis["evidence"] == evidence
+
+
+@pytest.mark.parametrize(
     "state",
     [
         {"RestartCount": 0, "State": {"Status": "exited", "StartedAt": "t0", "ExitCode": 1}},

@@ -15,6 +15,8 @@ class Failure:
     pattern: str
     cause: str
     fix: str
+    shown: tuple[str, ...] = ()
+    """What stands in the documentation for a pattern that cannot be read."""
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,13 @@ FAILURES = (
         r"chain|Error 80[34]",
         "the NVIDIA driver is too old for the CUDA of the image",
         "install a newer driver, or leave vllm_image_tag empty so that a fitting image is chosen",
+        (
+            "NVIDIA driver on your system is too old",
+            "CUDA driver version is insufficient",
+            "compiled with an unsupported toolchain",
+            "Error 803",
+            "Error 804",
+        ),
     ),
     Failure(
         r"Failed to infer device type|No CUDA GPUs are available|libcuda\.so\.1: cannot open shared object file",
@@ -174,6 +181,7 @@ FAILURES = (
         r"(?P<what>(?!Engine core initialization failed|EngineCore encountered an issue).+)",
         "vLLM stopped: {what}",
         "read the log lines around this one",
+        ("<Name>Error: <what>",),
     ),
     Failure(
         r"EngineCore encountered an issue|engine core exited unexpectedly",
@@ -183,7 +191,7 @@ FAILURES = (
     Failure(
         r"Engine core initialization failed",
         "vLLM's engine could not start",
-        "read the log lines above this one; where none says why, the process was killed: see with dmesg whether the host "
-        "ran out of memory",
+        "read the log lines above this one; where none says why, the process was killed: see with dmesg whether the "
+        "host ran out of memory",
     ),
 )

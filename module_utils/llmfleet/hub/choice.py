@@ -24,6 +24,8 @@ _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})", re.DOTALL)
 _CUT = re.compile(r"\.gguf[._-]?(?:part|split|[a-z]{2}$|\d+$)", re.IGNORECASE)
 # projectors of images and sound, statistics, draft heads and vocabularies are GGUF files but no models
 _NO_MODEL = re.compile(r"(?i)(?:^|[-._/])(?:mmproj|imatrix)|(?:^|/)mtp[-._/]|(?:^|[-._/])vocab[-._]")
+PROJECTOR = re.compile(r"(?i)(?:^|[-._/])mmproj[^/]*\.gguf(?:@[^/]*)?$")
+"""The name of a projector, which belongs to a model and is fetched when it is asked for by its file."""
 FORMATS = {"llama_server": GGUF, "vllm": SAFETENSORS}
 """Engine → the format that it loads."""
 
@@ -206,7 +208,10 @@ def _of_file(listing: Listing, path: str, rows: t.Sequence[Candidate], where: st
     row = next((row for row in _all(listing) if any(file.path == path for file in row.files)), None)
     if row:
         return row
-    if any(file.path == path for file in listing.files):
+    named = next((file for file in listing.files if file.path == path), None)
+    if named and PROJECTOR.search(path):
+        return Candidate("", path[: -len(".gguf")], (named,))
+    if named:
         raise BadInput(f"{where}: {path} is no model by itself; {_others(rows)}")
     names = [row.files[0].path for row in rows]
     close = difflib.get_close_matches(path, names, n=1, cutoff=0.6)

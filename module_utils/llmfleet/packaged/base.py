@@ -53,7 +53,7 @@ class Recipe:
     needs_room: bool = False
     """Whether it comes to gigabytes."""
     too_old: tuple[str, ...] = ()
-    """Releases that lack what the script installs; DEFAULT_BASE is built on instead."""
+    """Releases that lack what the script installs, or have it too new; DEFAULT_BASE is built on instead."""
 
 
 _RUN = "export APT_CONFIG=/run/llmfleet/apt.conf && sh /run/llmfleet-tools/install.sh\n"
@@ -194,15 +194,16 @@ class PackagedRequest:
 
     def labels(self) -> dict[str, str]:
         """Return the labels that say what the image is."""
-        title = {"org.opencontainers.image.title": self.recipe.title}
-        return {LABEL_KEY: self.key(), LABEL_VERSION: self.recipe.version, **title}
+        # what comes of the distribution has the version that it has
+        version = {LABEL_VERSION: self.recipe.version} if self.recipe.packages else {}
+        return {LABEL_KEY: self.key(), **version, "org.opencontainers.image.title": self.recipe.title}
 
     def check(self) -> None:
         """Raise BadInput for what cannot be built."""
         if self.architecture not in TRIPLETS:
             raise BadInput(f"{self.title} is not built for {self.architecture}; give an image for it.")
         if self.base_asked.partition(":")[2] in self.recipe.too_old:
-            raise BadInput(f"base {self.base_asked} is too old for {self.title}; take {DEFAULT_BASE} or newer.")
+            raise BadInput(f"base {self.base_asked} is too old or too new for {self.title}; take {DEFAULT_BASE}.")
 
     def base_of(self, host_base: str) -> str:
         """Return the distribution to build on: asked for, or the host's own where that is new enough."""

@@ -64,5 +64,17 @@ RECIPE = Recipe(
     files={"requirements.txt": requirements()},
     packages=PINS,
     # it asks for Python 3.11 or 3.12
-    too_old=("bullseye", "buster", "bionic", "focal", "jammy", "trixie", "forky", "sid", "plucky", "questing", "resolute"),
+    too_old=(
+        "bullseye",
+        "buster",
+        "bionic",
+        "focal",
+        "jammy",
+        "trixie",
+        "forky",
+        "sid",
+        "plucky",
+        "questing",
+        "resolute",
+    ),
 )

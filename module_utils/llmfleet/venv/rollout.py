@@ -178,7 +178,7 @@ class UnitRollout:
         for path, mode in ((os.path.dirname(self._directory), 0o711), (self._directory, 0o711), (folder, 0o750)):
             os.makedirs(path, exist_ok=True)
             os.chmod(path, mode)
-        os.chown(folder, 0, group)
+        os.chown(folder, -1, group)
         for name, value in secrets.items():
             _write(f"{folder}/{name}", value + "\n", 0o440, group)
 
@@ -206,10 +206,10 @@ def _read(path: str) -> str | None:
         return None
 
 
-def _write(path: str, text: str, mode: int, group: int = 0) -> None:
+def _write(path: str, text: str, mode: int, group: int = -1) -> None:
     temporary = f"{path}.new"
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o400), "w", encoding="utf-8") as file:
-        os.fchown(file.fileno(), 0, group)
+        os.fchown(file.fileno(), -1, group)
         os.fchmod(file.fileno(), mode)
         file.write(text)
     os.replace(temporary, path)

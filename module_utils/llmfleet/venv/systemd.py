@@ -12,7 +12,7 @@ from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.venv.service_spec import unit_of
 
 _STARTED = "ExecMainStartTimestampMonotonic"
-_ASKED = ("LoadState", "ActiveState", "SubState", "Result", "NRestarts", "ExecMainStatus", _STARTED)
+_ASKED = ("LoadState", "ActiveState", "SubState", "Result", "NRestarts", "ExecMainCode", "ExecMainStatus", _STARTED)
 OLDEST = 240
 """The first systemd that tells a program which does not start from one that ends (Type=exec)."""
 
@@ -88,7 +88,7 @@ class UnitsAsContainers(Docker):
                 "Status": status_of(said),
                 "StartedAt": self._moment(said.get(_STARTED) or "0"),
                 "OOMKilled": said.get("Result") == "oom-kill",
-                "ExitCode": int(said.get("ExecMainStatus") or 0),
+                "ExitCode": exit_code(said),
                 "Error": said.get("Result", ""),
             },
         }
@@ -110,6 +110,12 @@ class UnitsAsContainers(Docker):
             said = datetime.datetime.fromtimestamp(moment, datetime.timezone.utc)
             self._started[monotonic] = said.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         return self._started[monotonic]
+
+
+def exit_code(said: t.Mapping[str, str]) -> int:
+    """Return with what docker would say that a unit's program has ended: of a signal, 128 and its number."""
+    killed = said.get("ExecMainCode") in ("2", "3")
+    return int(said.get("ExecMainStatus") or 0) + (128 if killed else 0)
 
 
 def status_of(said: t.Mapping[str, str]) -> str:

@@ -62,6 +62,65 @@ function unknown(r, wanted, usable) {
     refuse(r, 404, 'model_not_found', 'there is no model ' + shown + ' for this key here; there are: ' + names);
 }
 
+// Returns the end of the string that begins at `start`, -1 when it has none.
+function string_end(text, start) {
+    let end = start, slashes;
+    do {
+        end = text.indexOf('"', end + 1);
+        slashes = 0;
+        while (end > 0 && text[end - 1 - slashes] === '\\') {
+            slashes += 1;
+        }
+    } while (slashes % 2);
+    return end;
+}
+
+// Returns the fields of the outermost object that are strings, null for what is none. Whether the rest is right is for
+// the engine to say.
+function outer_strings(text) {
+    const mark = /["{}[\]]/g, fields = {};
+    let depth = 0, key = null, found;
+    if (!/^\s*\{/.test(text)) {
+        return null;
+    }
+    while ((found = mark.exec(text))) {
+        if (found[0] !== '"') {
+            depth += found[0] === '{' || found[0] === '[' ? 1 : -1;
+            continue;
+        }
+        const end = string_end(text, found.index);
+        if (end < 0) {
+            return null;
+        }
+        mark.lastIndex = end + 1;
+        if (depth !== 1) {
+            continue;
+        }
+        const said = JSON.parse(text.slice(found.index, end + 1));
+        if (/^\s*:/.test(text.slice(end + 1, end + 40))) {
+            key = said;
+            delete fields[key];
+        } else if (key !== null) {
+            fields[key] = said;
+            key = null;
+        }
+    }
+    return depth === 0 ? fields : null;
+}
+
+function parsed(text) {
+    try {
+        return JSON.parse(text);
+    } catch (e) {
+        // njs reads 32 levels, and descriptions of tools can have more
+        try {
+            return e.message.indexOf('deep') < 0 ? null : outer_strings(text);
+        } catch (again) {
+            return null;
+        }
+    }
+}
+
 // Returns the position of the group a request is for, -1 after it was refused.
 function chosen(r, path) {
     const all = allowed(r);
@@ -75,12 +134,7 @@ function chosen(r, path) {
         unknown(r, name, usable);
         return -1;
     }
-    let body;
-    try {
-        body = JSON.parse(r.requestText);
-    } catch (e) {
-        body = null;
-    }
+    const body = parsed(r.requestText);
     if (body === null || typeof body !== 'object' || Array.isArray(body)) {
         refuse(r, 400, 'invalid_json', 'the request is not a JSON object');
         return -1;

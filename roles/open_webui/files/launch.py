@@ -37,8 +37,10 @@ def settings_of(source: str) -> dict[str, str]:
     for node in ast.parse(source).body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == "DEFAULT_CONFIG" for target in targets):
-            rows = zip(node.value.keys, node.value.values) if isinstance(node.value, ast.Dict) else ()
-            return {value.id: key.value for key, value in rows if isinstance(value, ast.Name)}
+            value = getattr(node, "value", None)
+            rows = zip(value.keys, value.values) if isinstance(value, ast.Dict) else ()
+            named = ((key, said) for key, said in rows if isinstance(key, ast.Constant) and isinstance(said, ast.Name))
+            return {said.id: str(key.value) for key, said in named}
     return {}
 
 
@@ -48,9 +50,11 @@ def merge(rows: Data, ours: list[Data], before: list[str]) -> Data:
     ``before``: addresses that were ours at the last start. What was set in the browser for one of ours, such as tags,
     stays; but its models are as the inventory has them.
     """
-    urls, keys, configs = (rows.get(name) or kind() for name, kind in ((URLS, list), (KEYS, list), (CONFIGS, dict)))
-    there = [
-        (url, keys[at] if at < len(keys) else "", configs.get(str(at), configs.get(url, {})))
+    urls: list[str] = rows.get(URLS) or []
+    keys: list[str] = rows.get(KEYS) or []
+    configs: Data = rows.get(CONFIGS) or {}
+    there: list[tuple[str, str, Data]] = [
+        (url, keys[at] if at < len(keys) else "", configs.get(str(at)) or configs.get(url) or {})
         for at, url in enumerate(urls)
     ]
     own = {row["url"] for row in ours}

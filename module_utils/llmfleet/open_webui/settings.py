@@ -10,17 +10,10 @@ import re
 import typing as t
 from urllib.parse import urlsplit
 
-from ansible.module_utils.llmfleet import services
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
-from ansible.module_utils.llmfleet.gateway import fleet
-from ansible.module_utils.llmfleet.services import Service
+from ansible.module_utils.llmfleet.open_webui.connections import Hosts, connection, directly, reached, through
 
 Data = dict[str, t.Any]
-Hosts = t.Sequence[t.Mapping[str, t.Any]]
-"""{host, address, services} of hosts with services."""
-
-GATEWAY_KEY = "open-webui"
-"""Name of its key among llm_gateway_keys."""
 
 ROLES = ("pending", "user", "admin")
 
@@ -37,8 +30,6 @@ ALWAYS: t.Mapping[str, str] = {
     "SCARF_NO_ANALYTICS": "true",
     "ENABLE_OPENAI_API": "true",
     "ENABLE_OLLAMA_API": "false",
-    # without a bound: on a slow machine a long answer takes its time
-    "AIOHTTP_CLIENT_TIMEOUT": "",
     # how these begin; an administrator may change them in the browser
     "ENABLE_COMMUNITY_SHARING": "false",
     "RAG_EMBEDDING_ENGINE": "openai",
@@ -59,12 +50,13 @@ def make(said: t.Mapping[str, t.Any], hosts: Hosts, here: str, gateway: t.Mappin
 
 def _make(said: t.Mapping[str, t.Any], hosts: Hosts, here: str, gateway: t.Mapping[str, t.Any]) -> Data:
     _check(said)
+    embedding: dict[str, str] = {}
     if said["api_url"]:
-        connections, embedding = [_connection(_url(said["api_url"]), said["api_key"])], {}
+        connections = [connection(_url(said["api_url"]), said["api_key"])]
     elif gateway:
-        connections, embedding = _through(gateway, said["api_key"], _reached(hosts))
+        connections, embedding = through(gateway, said["api_key"], reached(hosts))
     else:
-        connections, embedding = _directly(hosts, here)
+        connections, embedding = directly(hosts, here)
     owned = {**_wishes(said), **embedding, **_extra(said["env"])}
     # without a model that makes vectors of texts, files that are given to a chat are read as a whole
     first = {} if embedding else {"BYPASS_EMBEDDING_AND_RETRIEVAL": "true"}
@@ -129,7 +121,9 @@ def _wishes(said: t.Mapping[str, t.Any]) -> dict[str, str]:
 def _extra(env: t.Mapping[str, t.Any]) -> dict[str, str]:
     for name, value in env.items():
         if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
-            raise BadInput(f"open_webui_env: {name!r} is no name of a variable of Open WebUI, such as ENABLE_WEB_SEARCH")
+            raise BadInput(
+                f"open_webui_env: {name!r} is no name of a variable of Open WebUI, such as ENABLE_WEB_SEARCH"
+            )
         if name in _OWNED:
             raise BadInput(f"open_webui_env holds {name}: say it with {_OWNED[name]}")
         if not isinstance(value, str):
@@ -169,75 +163,3 @@ def _url(said: str, variable: str = "open_webui_api_url") -> str:
         example = "https://chat.example.org" if variable == "open_webui_url" else "http://127.0.0.1:8480/v1"
         raise BadInput(f"{variable} must be an address such as {example}, not {said!r}")
     return said.rstrip("/")
-
-
-def _connection(url: str, key: str, models: t.Sequence[str] = ()) -> Data:
-    """Return one connection. ``models``: those to offer, named where the address has others too; else it is asked."""
-    if ";" in key:
-        raise BadInput(f"the API key for {url} holds `;`, which separates keys in Open WebUI; choose another key")
-    # models that are named stay in the list while their service is restarted
-    return {"url": url, "key": key, "config": {"model_ids": list(models)} if models else {}}
-
-
-def _through(gateway: t.Mapping[str, t.Any], api_key: str, found: t.Sequence[Service]) -> tuple[list[Data], Data]:
-    """Return the one connection to the gateway on this host, and what reads files there."""
-    keys = {row.get("name"): row for row in gateway["keys"]}
-    if keys and not api_key and GATEWAY_KEY not in keys:
-        raise BadInput(
-            f"the web UI has no key for the gateway: add one named {GATEWAY_KEY} to llm_gateway_keys, or give it in "
-            "open_webui_api_key"
-        )
-    row = next((one for one in keys.values() if api_key and one.get("key") == api_key), keys.get(GATEWAY_KEY, {}))
-    allowed = [names for names in (gateway["services"], row.get("services")) if names]
-    usable = [one for one in found if all(one.name in names for names in allowed)]
-    url, key = f"http://127.0.0.1:{gateway['port']}/v1", api_key or row.get("key", "")
-    models = dict.fromkeys(one.served_name for one in usable if one.task == "generate")
-    if not models:
-        raise BadInput("the web UI has no model to talk to: no service that its key allows has `task: generate`")
-    embedding = next((_embedding(url, key, one.served_name) for one in usable if one.task == "embed"), {})
-    return [_connection(url, key, list(models))], embedding
-
-
-def _directly(hosts: Hosts, here: str) -> tuple[list[Data], Data]:
-    """Return a connection to each service, and what reads files."""
-    for host in hosts:
-        for one in _reached([host]):
-            if host["host"] != here and not one.public:
-                raise BadInput(
-                    f"the web UI on {here} cannot reach service {one.name} on {host['host']}, whose `bind` is "
-                    f"{one.bind}: put a gateway on {here} (group llm_gateway), or bind the service to an address of its "
-                    "network (with an `api_key`)"
-                )
-    found = fleet.backends(hosts, here, [])
-    chats = {one.address: one for one in found if one.service.task == "generate"}
-    if not chats:
-        raise BadInput(
-            "the web UI has nothing to talk to: no host of llm_hosts has a started service with `task: generate`; set "
-            "open_webui_api_url, or take the host out of the group open_webui"
-        )
-    rows = [_connection(f"http://{one.address}/v1", one.api_key) for one in chats.values()]
-    vectors = (one for one in found if one.service.task == "embed")
-    embedding = next((_embedding(f"http://{one.address}/v1", one.api_key, one.service.served_name) for one in vectors), {})
-    return rows, embedding
-
-
-def _embedding(url: str, key: str, model: str) -> dict[str, str]:
-    """Return the variables that let files be searched with the vectors of a service."""
-    return {
-        "RAG_EMBEDDING_ENGINE": "openai",
-        "RAG_EMBEDDING_MODEL": model,
-        "RAG_OPENAI_API_BASE_URL": url,
-        "RAG_OPENAI_API_KEY": key,
-        "BYPASS_EMBEDDING_AND_RETRIEVAL": "false",
-    }
-
-
-def _reached(hosts: Hosts) -> list[Service]:
-    """Return the services of ``hosts`` that run."""
-    found: list[Service] = []
-    for host in hosts:
-        try:
-            found += [one for one in services.parse_all(host["services"]) if one.state == "started"]
-        except LlmfleetError as error:
-            raise BadInput(f"{host['host']}: {error}") from None
-    return found

@@ -1,0 +1,1 @@
+"""Open WebUI as the inventory describes it. Pure."""
