@@ -20,7 +20,7 @@ export LC_ALL := C.UTF-8
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deploy check remove test test-full lint docs docs-check unit integration integration-full engine molecule molecule-full bench clean runtime dev
+.PHONY: help deploy check status remove test test-full lint docs docs-check unit integration integration-full engine molecule molecule-full bench clean runtime dev
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-26s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ deploy: runtime ## bring every service of INVENTORY up and verify it (ARGS= goes
 
 check: runtime ## show what deploy would change, change nothing
 	ansible-playbook site.yml -i $(INVENTORY) --check --diff $(ARGS)
+
+status: runtime ## show what runs, whether it answers and how fast; changes nothing
+	ansible-playbook playbooks/status.yml -i $(INVENTORY) $(ARGS)
 
 remove: runtime ## take services, images, networks and files away (PURGE=models,engine takes those too)
 	ansible-playbook playbooks/remove.yml -i $(INVENTORY) $(purge_flags) $(ARGS)

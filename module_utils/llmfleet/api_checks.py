@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ansible.module_utils.llmfleet import api_calls
 from ansible.module_utils.llmfleet.api_calls import CHAT, FailedError, NotYetError
-from ansible.module_utils.llmfleet.engines.beside import BESIDE
+from ansible.module_utils.llmfleet.engines.dialects import DIALECTS
 from ansible.module_utils.llmfleet.http_client import Endpoint
 
 QUESTION = "Say hello in one short sentence."
@@ -73,8 +73,8 @@ def _open_paths(endpoint: Endpoint, paths: t.Iterable[str], api: t.Iterable[str]
 
 
 def key(subject: Subject) -> str:
-    beside = BESIDE.get(subject.engine) if subject.direct else None
-    paths = (api_calls.MODELS, *(("/metrics", "/tokenize", "/detokenize", *beside.guarded) if beside else ()))
+    dialect = DIALECTS.get(subject.engine) if subject.direct else None
+    paths = (api_calls.MODELS, *(("/metrics", "/tokenize", "/detokenize", *dialect.guarded) if dialect else ()))
     for word, words in (("", "without a key"), (WRONG_KEY, "with a wrong key")):
         found = _open_paths(subject.endpoint.with_key(word), paths, subject.paths)
         if found:
@@ -198,7 +198,7 @@ def classify(subject: Subject) -> str:
 
 
 def metrics(subject: Subject) -> str:
-    prefix = BESIDE[subject.engine].metrics
+    prefix = DIALECTS[subject.engine].metrics
     body = api_calls.get(subject.endpoint, "/metrics")
     count = sum(line.startswith(prefix) for line in body.splitlines())
     if not count:
@@ -207,12 +207,12 @@ def metrics(subject: Subject) -> str:
 
 
 def tokenize(subject: Subject) -> str:
-    beside, name = BESIDE[subject.engine], subject.served_name
+    dialect, name = DIALECTS[subject.engine], subject.served_name
     tokens = api_calls.shaped(
-        subject.endpoint, "/tokenize", beside.to_tokens(name, ROUND_TRIP), lambda answer: list(answer["tokens"])
+        subject.endpoint, "/tokenize", dialect.to_tokens(name, ROUND_TRIP), lambda answer: list(answer["tokens"])
     )
     text = api_calls.shaped(
-        subject.endpoint, "/detokenize", beside.to_text(name, tokens), lambda answer: str(answer[beside.text])
+        subject.endpoint, "/detokenize", dialect.to_text(name, tokens), lambda answer: str(answer[dialect.text])
     )
     # some tokenizers put a blank before a text
     if text.strip() != ROUND_TRIP:

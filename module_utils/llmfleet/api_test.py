@@ -19,7 +19,7 @@ from ansible.module_utils.llmfleet.api_calls import (
     NotYetError,
 )
 from ansible.module_utils.llmfleet.api_checks import Subject
-from ansible.module_utils.llmfleet.engines.beside import BESIDE
+from ansible.module_utils.llmfleet.engines.dialects import DIALECTS
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def _offers(path: str) -> t.Callable[[Subject], bool]:
 
 
 def _engine_itself(subject: Subject) -> bool:
-    return subject.direct and subject.engine in BESIDE
+    return subject.direct and subject.engine in DIALECTS
 
 
 _LOG = "see the service's log (docker logs NAME)"

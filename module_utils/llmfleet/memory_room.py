@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import replace
 
 from ansible.module_utils.llmfleet.engines import ENGINES, options
 from ansible.module_utils.llmfleet.memory.shape import Shape
@@ -23,10 +22,6 @@ def limit_of(service: Service) -> int:
 
 def ask_of(service: Service) -> Ask:
     """Return what the service says about how its model is run."""
-
-    def said(alone: Service) -> list[str]:
-        return options.argv(alone, ENGINES[service.engine].OPTIONS, {})
-
     return Ask(
         engine=service.engine,
         context_length=service.context_length,
@@ -38,7 +33,7 @@ def ask_of(service: Service) -> Ask:
         threads=service.threads,
         dtype=service.dtype,
         # the models beside it are asked about by themselves
-        args=(*said(replace(service, **dict.fromkeys(service.more_models, ""))), *service.args),
+        args=(*options.argv(service.alone(), ENGINES[service.engine].OPTIONS, {}), *service.args),
         memory=limit_of(service),
     )
 

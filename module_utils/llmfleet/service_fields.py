@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ansible.module_utils.llmfleet.service_key import Key
 from ansible.module_utils.llmfleet.service_options import MODEL_KEYS, OPTION_KEYS, Options
@@ -98,6 +98,11 @@ class Service(Options):
         """Return key -> reference of the models beside ``model`` that it needs."""
         return {key: getattr(self, key) for key in MODEL_KEYS[1:] if getattr(self, key)}
 
+    def alone(self) -> Service:
+        """Return the service as it would be without those."""
+        nothing: dict[str, t.Any] = dict.fromkeys(self.more_models, "")
+        return replace(self, **nothing)
+
     @property
     def public(self) -> bool:
         """Whether other machines can reach the port."""
@@ -105,9 +110,13 @@ class Service(Options):
 
 
 _ELSEWHERE: t.Mapping[str, t.Any] = {
-    **{"name": None, "api_key": ""},
-    **{"gpus": [], "lora": [], "args": []},
-    **{"env": {}, "verify": {}},
+    "name": None,
+    "api_key": "",
+    "gpus": [],
+    "lora": [],
+    "args": [],
+    "env": {},
+    "verify": {},
 }
 """Defaults of the keys that a Service holds in another form."""
 

@@ -68,12 +68,15 @@ NEEDS: t.Mapping[str, tuple[str, str]] = {
 MODEL_KEYS = ("model", "draft_model", "mmproj")
 """Keys that name a model, all in the same words; each comes to the host by itself."""
 
-_WORD = {"pattern": r"[A-Za-z0-9][A-Za-z0-9_.-]*", "must": "must be one word, such as vLLM's list of them has it"}
-_BOOL = (bool, "true or false")
-_COUNT = (int, "an integer")
-_PART = ((int, float), "a number")
-_GIB: t.Any = ((int, float), "a number (GiB)")
-_TOKENS = (int, "an integer (tokens)")
+_WORD: dict[str, t.Any] = {
+    "pattern": r"[A-Za-z0-9][A-Za-z0-9_.-]*",
+    "must": "must be one word, such as vLLM's list of them has it",
+}
+_BOOL: tuple[t.Any, str] = (bool, "true or false")
+_COUNT: tuple[t.Any, str] = (int, "an integer")
+_PART: tuple[t.Any, str] = ((int, float), "a number")
+_GIB: tuple[t.Any, str] = ((int, float), "a number (GiB)")
+_TOKENS: tuple[t.Any, str] = (int, "an integer (tokens)")
 
 OPTION_KEYS: t.Mapping[str, Key] = {
     "pooling": Key(
@@ -83,11 +86,16 @@ OPTION_KEYS: t.Mapping[str, Key] = {
         "empty: as the model says.",
     ),
     "quantization": Key(
-        str, "a string", "vllm: how weights are quantised, such as `fp8`, `awq` or `bitsandbytes`; empty: as they are.",
+        str,
+        "a string",
+        "vllm: how weights are quantised, such as `fp8`, `awq` or `bitsandbytes`; empty: as they are.",
         **_WORD,
     ),
     "load_format": Key(
-        str, "a string", "vllm: how weights are read, such as `safetensors` or `dummy`; empty: chosen for them.", **_WORD
+        str,
+        "a string",
+        "vllm: how weights are read, such as `safetensors` or `dummy`; empty: chosen for them.",
+        **_WORD,
     ),
     "load_mode": Key(
         str,
@@ -113,7 +121,9 @@ OPTION_KEYS: t.Mapping[str, Key] = {
         must="must be an absolute path without commas, colons or spaces, or such a one after `name=`",
     ),
     "draft_model": Key(
-        str, "a string", "A small model of the same vocabulary that drafts what the model checks, in the words of `model`."
+        str,
+        "a string",
+        "A small model of the same vocabulary that drafts what the model checks, in the words of `model`.",
     ),
     "draft_tokens": Key(*_COUNT, "Tokens that are drafted at once; 0: 3 (vllm: 5).", minimum=0),
     "pipeline_parallel": Key(int, "an integer (GPUs)", "vllm: groups of GPUs that have the layers in turn.", minimum=0),
@@ -166,7 +176,11 @@ OPTION_KEYS: t.Mapping[str, Key] = {
         "llama_server: how threads and memory are laid out on several memory nodes.",
         choices=("distribute", "isolate", "numactl"),
     ),
-    "max_tokens": Key(*_TOKENS, "Length of replies to those who do not say it, and for vllm the most that anybody gets; 0: that of the context.", minimum=0),
+    "max_tokens": Key(
+        *_TOKENS,
+        "Length of replies to those who do not say it, and the most that anybody gets of vllm; 0: up to the context.",
+        minimum=0,
+    ),
     "temperature": Key(*_PART, "Randomness of replies to those who do not say it.", minimum=0),
     "top_p": Key(*_PART, "Likeliest tokens to choose from, as part of their probability.", minimum=0, maximum=1),
     "top_k": Key(*_COUNT, "Likeliest tokens to choose from, as a number; 0: all.", minimum=0),

@@ -68,7 +68,9 @@ def _check_engine(service: Service, where: str) -> None:
     for name in MODEL_KEYS:
         model = getattr(service, name)
         eyes = name != "mmproj" and PROJECTOR.search(model) is not None
-        check(not eyes, where, f"`{name}` is the projector {masked(model)}: name it in `mmproj`, and its model in `model`")
+        check(
+            not eyes, where, f"`{name}` is the projector {masked(model)}: name it in `mmproj`, and its model in `model`"
+        )
         unfit = re.fullmatch(engine.REFUSED_MODELS, model, re.IGNORECASE) is not None
         check(not unfit, where, f"`{name}` is {masked(model)}: {engine.REFUSED_MODELS_WHY}")
 
@@ -81,8 +83,12 @@ def _check_arguments(service: Service, where: str) -> None:
         check(
             flag not in engine.OWNED_FLAGS, where, f"`args` holds {flag}: say it with `{engine.OWNED_FLAGS.get(flag)}`"
         )
-        shared = [name for name in engine.SHARED_FLAGS.get(flag, ()) if getattr(service, name) != getattr(Service, name)]
-        check(not shared, where, f"`args` holds {flag}, of which `{'` and `'.join(shared)}` says a part: say it all there")
+        shared = [
+            name for name in engine.SHARED_FLAGS.get(flag, ()) if getattr(service, name) != getattr(Service, name)
+        ]
+        check(
+            not shared, where, f"`args` holds {flag}, of which `{'` and `'.join(shared)}` says a part: say it all there"
+        )
     for key in service.env:
         check(key not in engine.REFUSED_ENV, where, f"`env` may not hold {key}: {engine.REFUSED_ENV.get(key)}")
         check(key not in GPU_ENV, where, f"`env` holds {key}: say it with `gpus`, so that the plan counts with it")

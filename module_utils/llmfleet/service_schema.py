@@ -20,18 +20,22 @@ from ansible.module_utils.llmfleet.service_fields import (
     RESERVED,
     SECRET_ENV,
     VERIFY_KEYS,
-    Key,
     Service,
     Verify,
     default_of,
 )
+from ansible.module_utils.llmfleet.service_key import Key
 from ansible.module_utils.llmfleet.service_options import MODEL_KEYS, NEEDS
 
 Schema = dict[str, t.Any]
 
 _TYPES: t.Mapping[t.Any, str] = {
-    **{str: "string", bool: "boolean", list: "array", dict: "object"},
-    **{int: "integer", (int, float): "number"},
+    str: "string",
+    bool: "boolean",
+    list: "array",
+    dict: "object",
+    int: "integer",
+    (int, float): "number",
 }
 _TEMPLATE = r"\{[{%]"
 _END = r"(?![\s\S])"
@@ -209,7 +213,11 @@ def _engine_rule(name: str) -> Schema:
             "properties": {
                 **dict.fromkeys(MODEL_KEYS, unfit),
                 "task": _one_of(tuple(engine.PATHS)),
-                **({} if name == "vllm" else {"runtime": _one_of((Service.runtime,), "Only vllm runs without a container.")}),
+                **(
+                    {}
+                    if name == "vllm"
+                    else {"runtime": _one_of((Service.runtime,), "Only vllm runs without a container.")}
+                ),
                 "parallel": {"default": engine.DEFAULT_PARALLEL},
                 **chosen,
                 **unknown,

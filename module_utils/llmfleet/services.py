@@ -15,10 +15,10 @@ from ansible.module_utils.llmfleet.service_fields import (
     NEEDS_TOKEN,
     RESERVED,
     VERIFY_KEYS,
-    Key,
     Service,
     Verify,
 )
+from ansible.module_utils.llmfleet.service_key import Key
 from ansible.module_utils.llmfleet.service_rules import check_rules
 from ansible.module_utils.llmfleet.service_words import check, check_bounds, check_text, nearest, shown
 
@@ -70,7 +70,7 @@ def parse(raw: t.Any, position: int = 0) -> Service:
     engine = given.get("engine", Service.engine)
     check(engine in ENGINES, where, f"unknown engine `{engine}`{nearest(engine, list(ENGINES))}")
     chosen = {"served_name": given["name"], "parallel": ENGINES[engine].DEFAULT_PARALLEL}
-    lists = {"gpus": gpus, "args": args, "lora": lora}
+    lists: dict[str, t.Any] = {"gpus": gpus, "args": args, "lora": lora}
     service = Service(**{**chosen, **given}, **lists, env=env, verify=verify, has_api_key=bool(api_key))
     _check_values(service, where)
     return service
@@ -138,7 +138,7 @@ def with_more(services: t.Iterable[Service]) -> list[Service]:
     """Return each service followed by one like it for each other model that it needs (`draft_model` and the like)."""
     found = []
     for service in services:
-        alone = replace(service, **dict.fromkeys(service.more_models, ""), model_sha256="")
+        alone = replace(service.alone(), model_sha256="")
         found += [service, *(replace(alone, model=model) for model in service.more_models.values())]
     return found
 

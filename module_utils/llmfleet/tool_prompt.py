@@ -57,7 +57,7 @@ def argv(ask: Ask, model: str) -> list[str]:
     words += ["--seed", str(ask.seed)] if ask.seed >= 0 else []
     words += ["--temp", str(ask.temperature)] if ask.temperature >= 0 else []
     # at this verbosity the log proves that the GPU is used
-    words += ["--log-verbosity", str(llama_offload.VERBOSITY)] if ask.gpu else []
+    words += ["--log-verbosity", str(llama_offload.PROVING)] if ask.gpu else []
     return [*words, "--no-display-prompt", "--simple-io", "--offline", *_common(ask)]
 
 

@@ -10,7 +10,7 @@ from ansible.module_utils.llmfleet import api_checks
 from ansible.module_utils.llmfleet.api_checks import Subject
 from ansible.module_utils.llmfleet.api_test import CHECKS, lines, run, summary
 from ansible.module_utils.llmfleet.engines import ENGINES
-from ansible.module_utils.llmfleet.engines.beside import BESIDE
+from ansible.module_utils.llmfleet.engines.dialects import DIALECTS
 from ansible.module_utils.llmfleet.http_client import Endpoint
 
 PATHS = ENGINES["vllm"].PATHS
@@ -248,7 +248,7 @@ def test_behind_a_gateway_nothing_but_the_api_is_asked(server):
     names = list(verdicts(run(subject(server, engine="vllm", direct=False))))
     assert "metrics" not in names
     assert "tokenize" not in names
-    assert not {path for _, path, _ in server.asked} & set(BESIDE["vllm"].guarded)
+    assert not {path for _, path, _ in server.asked} & set(DIALECTS["vllm"].guarded)
 
 
 def test_closed_paths_are_closed_with_the_key_too(server):
@@ -274,7 +274,7 @@ def test_the_lines_say_all():
 
 
 def test_every_engine_is_known_beside_its_api():
-    assert set(BESIDE) == set(ENGINES)
+    assert set(DIALECTS) == set(ENGINES)
 
 
 def test_the_wrong_key_is_nobodys():

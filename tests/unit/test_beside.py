@@ -73,7 +73,7 @@ def test_an_adapter_may_be_a_folder(tmp_path):
 
 
 def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(BadInput, match="service chat: /none.jinja: there is no such file on this host"):
+    with pytest.raises(BadInput, match=r"service chat: /none\.jinja: there is no such file on this host"):
         look(llama_server, parse({**RAW, "chat_template": "/none.jinja"}), {}, False)
     service = parse({**RAW, "draft_model": "o/r"})
     with pytest.raises(BadInput, match="service chat: `more_paths` does not say where the model of `draft_model` is"):

@@ -31,14 +31,14 @@ def of_vllm(has_gpus: bool = True, more: dict[str, str] | None = None, **fields:
     return list(vllm.launch(parse({**VLLM, **fields}), "/models/qwen3", 4096, "", has_gpus, more=more).argv)
 
 
-LLAMA_PLAIN = (
-    "--model /models/chat.gguf --alias chat --host 0.0.0.0 --port 8080 --ctx-size 4096 --parallel 1 --fit off "
-    "--metrics --no-slots --offline"
-).split()
-VLLM_PLAIN = (
-    "serve /models/qwen3 --served-model-name chat --host 0.0.0.0 --port 8000 --max-model-len 4096 --max-num-seqs 64 "
-    "--disable-uvicorn-access-log"
-).split()
+LLAMA_PLAIN = [
+    *("--model", "/models/chat.gguf", "--alias", "chat", "--host", "0.0.0.0", "--port", "8080"),
+    *("--ctx-size", "4096", "--parallel", "1", "--fit", "off", "--metrics", "--no-slots", "--offline"),
+]
+VLLM_PLAIN = [
+    *("serve", "/models/qwen3", "--served-model-name", "chat", "--host", "0.0.0.0", "--port", "8000"),
+    *("--max-model-len", "4096", "--max-num-seqs", "64", "--disable-uvicorn-access-log"),
+]
 
 
 def test_a_service_that_says_nothing_of_it_is_started_as_ever():
@@ -48,7 +48,7 @@ def test_a_service_that_says_nothing_of_it_is_started_as_ever():
     tail = "--cache-type-k q8_0 --cache-type-v q8_0 --threads 4"
     plain = [*LLAMA_PLAIN[:9], "8192", "--parallel", "2", *LLAMA_PLAIN[12:]]
     assert llama(**said) == [*plain, *tail.split(), "--no-warmup"]
-    on_gpu = [*plain, *tail.split(), *"--n-gpu-layers 999 --verbosity 4 --no-warmup".split()]
+    on_gpu = [*plain, *tail.split(), *["--n-gpu-layers", "999", "--verbosity", "4", "--no-warmup"]]
     assert llama(has_gpus=True, **said) == on_gpu
     assert llama(has_gpus=True, device="cpu") == [*LLAMA_PLAIN, "--device", "none"]
 
@@ -56,7 +56,7 @@ def test_a_service_that_says_nothing_of_it_is_started_as_ever():
     full = {"gpu_memory_utilization": 0.9, "dtype": "half", "cache_type": "fp8", "tensor_parallel": 2, "args": ["-x"]}
     tail = "--gpu-memory-utilization 0.9 --dtype half --kv-cache-dtype fp8 --tensor-parallel-size 2 -x"
     assert of_vllm(**full) == [*VLLM_PLAIN, *tail.split()]
-    on_cpu = "--enforce-eager --dtype float32 --gpu-memory-utilization 0.4".split()
+    on_cpu = ["--enforce-eager", "--dtype", "float32", "--gpu-memory-utilization", "0.4"]
     assert of_vllm(has_gpus=False) == [*VLLM_PLAIN, *on_cpu]
 
 
@@ -107,7 +107,10 @@ def test_other_models_are_where_the_container_sees_them():
     [
         ({"trust_remote_code": True, "expert_parallel": True}, ["--enable-expert-parallel", "--trust-remote-code"]),
         ({"trust_remote_code": False, "expert_parallel": False}, []),
-        ({"prefix_caching": False, "chunked_prefill": True}, ["--enable-chunked-prefill", "--no-enable-prefix-caching"]),
+        (
+            {"prefix_caching": False, "chunked_prefill": True},
+            ["--enable-chunked-prefill", "--no-enable-prefix-caching"],
+        ),
         ({"enforce_eager": True}, ["--enforce-eager"]),
         ({"enforce_eager": False}, []),
         ({"cpu_offload": 4, "kv_offload": 0.5}, ["--cpu-offload-gb", "4", "--kv-offloading-size", "0.5"]),
@@ -143,7 +146,9 @@ def test_every_engine_knows_every_key_or_says_why_not(name):
     assert set(engine.OPTIONS) & set(engine.REFUSED_FIELDS) == set()
     assert set(KEYS) - OF_EVERY_ENGINE == set(engine.OPTIONS) | set(engine.REFUSED_FIELDS)
     assert {key for words in (engine.CHOICES, engine.REFUSED_WORDS) for key in words} <= set(engine.OPTIONS)
-    assert all(why and not why.endswith(".") for why in (*engine.REFUSED_FIELDS.values(), *engine.REFUSED_FLAGS.values()))
+    assert all(
+        why and not why.endswith(".") for why in (*engine.REFUSED_FIELDS.values(), *engine.REFUSED_FLAGS.values())
+    )
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -249,7 +254,9 @@ def test_other_models_are_fetched_like_the_first():
 
 
 def test_files_of_the_host_have_places_of_their_own():
-    service = parse({**LLAMA, "lora": ["a=/srv/x.gguf", "/srv/x.gguf"], "chat_template": "/srv/x", "grammar": "root ::= x"})
+    service = parse(
+        {**LLAMA, "lora": ["a=/srv/x.gguf", "/srv/x.gguf"], "chat_template": "/srv/x", "grammar": "root ::= x"}
+    )
     assert options.files(service, llama_server.OPTIONS) == {
         "/files/lora/a/own/x.gguf": "/srv/x.gguf",
         "/files/lora/own/x.gguf": "/srv/x.gguf",
@@ -259,7 +266,7 @@ def test_files_of_the_host_have_places_of_their_own():
 
 
 def test_every_option_has_a_default_and_a_description():
-    assert list(OPTION_KEYS) == [name for name in Options.__dataclass_fields__]
+    assert list(OPTION_KEYS) == list(Options.__dataclass_fields__)
     assert set(OPTION_KEYS) <= set(KEYS)
     assert set(NEEDS) <= set(OPTION_KEYS)
     assert set(MODEL_KEYS) <= set(KEYS)

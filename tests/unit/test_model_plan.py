@@ -237,7 +237,9 @@ def test_a_draft_and_a_projector_are_chosen_too_and_what_they_take_is_counted():
     answers = {
         REPO: answer(),
         service["draft_model"]: {
-            "listing": small.as_data(), "source": "hf", "shape": shape(2 * GIB, "Q4_K_M").as_data()
+            "listing": small.as_data(),
+            "source": "hf",
+            "shape": shape(2 * GIB, "Q4_K_M").as_data(),
         },
         projector: {"listing": eyes.as_data(), "source": "hf"},
     }

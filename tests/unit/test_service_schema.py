@@ -36,7 +36,12 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md"), *ROOT.glob("schema/*.md")]
 )
 
-LEFT_TO_THE_PLAN = ("`bind` must be an IP address", "is the projector", "set `api_key` too", "says a part: say it all there")
+LEFT_TO_THE_PLAN = (
+    "`bind` must be an IP address",
+    "is the projector",
+    "set `api_key` too",
+    "says a part: say it all there",
+)
 """What of one service is beyond the schema."""
 
 
@@ -203,7 +208,13 @@ def test_only_what_is_to_be_there_needs_model_and_port() -> None:
 FLAGS = sorted({flag for engine in ENGINES.values() for flag in (*engine.OWNED_FLAGS, *engine.REFUSED_FLAGS)})
 ENV = sorted({name for engine in ENGINES.values() for name in engine.OWNED_ENV})
 WORDS = {
-    key: sorted({word for engine in ENGINES.values() for word in (*engine.CHOICES.get(key, ()), *engine.REFUSED_WORDS.get(key, ()))})
+    key: sorted(
+        {
+            word
+            for engine in ENGINES.values()
+            for word in (*engine.CHOICES.get(key, ()), *engine.REFUSED_WORDS.get(key, ()))
+        }
+    )
     for key in ("cache_type", "dtype", "pooling", "quantization")
 }
 SAID: dict[str, list[t.Any]] = {
@@ -214,7 +225,7 @@ SAID: dict[str, list[t.Any]] = {
     "bind": ["127.0.0.1", "::1", "0.0.0.0", "localhost"],
     "api_key": ["s3cret", "#x", "a,b", "a b", "a#", "ä"],
     **WORDS,
-    **dict.fromkeys(("draft_model", "mmproj"), ["tiny", "o/r", "/m/a.gguf", "/m/a.BIN"]),
+    **{key: ["tiny", "o/r", "/m/a.gguf", "/m/a.BIN"] for key in ("draft_model", "mmproj")},
     "lora": [["/a.gguf", "x=/b"], ["/a,b"], ["a"], ["=/a"], ["/a b"]],
     "tensor_split": ["3,1", "3", "3,", "0.5,0.5", "a"],
     "generation_config": ["auto", "vllm", "/etc/x", "etc/x"],

@@ -78,8 +78,8 @@ def gpu_argv(service: Service) -> list[str]:
     layers = [_LAYERS_FLAG, str(service.gpu_layers or ALL_LAYERS)]
     if "--log-disable" in service.args:
         raise BadInput(
-            f"service {service.name}: `args` holds --log-disable, which hides the log lines that prove the GPU is used; "
-            "leave it out"
+            f"service {service.name}: `args` holds --log-disable, which hides the log lines that prove the GPU is "
+            "used; leave it out"
         )
     if set(_VERBOSE_FLAGS) & set(service.args):
         return layers

@@ -151,9 +151,7 @@ def _flags_of(words: t.Iterable[tuple[str, ...]]) -> list[str]:
 
 def owned_env(table: Table) -> dict[str, str]:
     """Return variable -> the field that says it."""
-    return {
-        variable: name for name, option in table.items() for variable in (option.variable, *option.env) if variable
-    }
+    return {variable: name for name, option in table.items() for variable in (option.variable, *option.env) if variable}
 
 
 def flag_of(arg: str) -> str:

@@ -27,8 +27,14 @@ if t.TYPE_CHECKING:
     from ansible.module_utils.llmfleet.services import Service
 
 __all__ = [
-    *("FAILURES", "PHASES", "rehearsal"),
-    *("CHOICES", "REFUSED_ENV", "REFUSED_FIELDS", "REFUSED_FLAGS", "REFUSED_WORDS"),
+    "CHOICES",
+    "FAILURES",
+    "PHASES",
+    "REFUSED_ENV",
+    "REFUSED_FIELDS",
+    "REFUSED_FLAGS",
+    "REFUSED_WORDS",
+    "rehearsal",
 ]
 
 NAME = "vllm"

@@ -55,7 +55,9 @@ OPTIONS: Table = {
     "repetition_penalty": Option(_SAMPLING, member="repetition_penalty"),
     "seed": Option("--seed"),
     "chat_template": Option("--chat-template", file=True),
-    "tool_call_parser": Option("--tool-call-parser", ("--enable-auto-tool-choice",), before=("--enable-auto-tool-choice",)),
+    "tool_call_parser": Option(
+        "--tool-call-parser", ("--enable-auto-tool-choice",), before=("--enable-auto-tool-choice",)
+    ),
     "reasoning_parser": Option("--reasoning-parser"),
     "draft_model": Option(_SPECULATION, ("-sc", "--spec-model"), member="model"),
     "draft_tokens": Option(_SPECULATION, ("-sc", "--spec-tokens"), member="num_speculative_tokens"),

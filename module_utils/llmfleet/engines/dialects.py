@@ -9,7 +9,7 @@ Data = t.Mapping[str, t.Any]
 
 
 @dataclass(frozen=True)
-class Beside:
+class Dialect:
     """The paths of one engine that no other program would look for."""
 
     metrics: str
@@ -24,15 +24,15 @@ class Beside:
     """More paths that must not answer without the API key, where a service has one."""
 
 
-BESIDE: t.Mapping[str, Beside] = {
-    "llama_server": Beside(
+DIALECTS: t.Mapping[str, Dialect] = {
+    "llama_server": Dialect(
         metrics="llamacpp:",
         to_tokens=lambda _, text: {"content": text, "add_special": False},
         to_text=lambda _, tokens: {"tokens": list(tokens)},
         text="content",
         guarded=("/props", "/slots", "/completion", "/infill", "/apply-template", "/lora-adapters", "/rerank"),
     ),
-    "vllm": Beside(
+    "vllm": Dialect(
         metrics="vllm:",
         to_tokens=lambda name, text: {"model": name, "prompt": text, "add_special_tokens": False},
         to_text=lambda name, tokens: {"model": name, "tokens": list(tokens)},
