@@ -41,24 +41,21 @@ options:
   gpus:
     description:
       - How the container gets the GPUs of the host. Empty, it gets none and serves from the CPU.
-      - V(nvidia) is the hook of the NVIDIA container toolkit, V(nvidia_cdi) its device list, in place of which the hook
-        is taken where the docker engine has device lists off. The others are the vendors' own ways, untried.
+      - V(nvidia) is the NVIDIA container toolkit's hook, V(nvidia_cdi) its device list, or what the docker engine has
+        in place of it (see C(gpu_access)). The others are the vendors' own ways, untried.
     type: str
     choices: ["", nvidia, nvidia_cdi, amd, intel, moore_threads]
     default: ""
   gpu_ids:
     description:
-      - Which of the GPUs it gets, for a service that chooses by C(gpus). UUIDs of NVIDIA's, PCI addresses of AMD's and
-        Intel's, numbers of Moore Threads'. Empty, it gets all of them.
+      - Which GPUs it gets, UUIDs of NVIDIA's, PCI addresses of AMD's and Intel's, numbers of others; empty, all.
     type: list
     elements: str
     default: []
   gpu_access:
     description:
-      - Which way to NVIDIA's GPUs to take. V(cdi) is C(--device nvidia.com/gpu=...), V(gpus) is C(--gpus), V(runtime)
-        is C(--runtime nvidia). One that the docker engine does not have is refused.
-      - V(auto) takes the device list where it is set up and the engine knows the devices, else the hook, else the
-        runtime. A service that runs keeps its way while that works and nothing else changes.
+      - Way to NVIDIA's GPUs, C(--device nvidia.com/gpu=...), C(--gpus) or C(--runtime nvidia); refused where the docker
+        engine does not have it. V(auto) takes the first that works, and leaves a service that runs its own.
     type: str
     choices: [auto, cdi, gpus, runtime]
     default: auto
@@ -95,30 +92,20 @@ author:
 EXAMPLES = r"""
 - name: Serve a local model
   llm_service:
-    service:
-      name: chat
-      model: /models/qwen3-8b-Q4_K_M.gguf
-      port: 8080
-      context_length: 8192
+    service: {name: chat, model: /models/qwen3-8b-Q4_K_M.gguf, port: 8080, context_length: 8192}
     image: llmfleet/llama.cpp:cpu-0123456789ab
     model_path: /models/qwen3-8b-Q4_K_M.gguf
 
 - name: Serve it from the GPUs and prove that every layer is there
   llm_service:
-    service:
-      name: chat
-      model: /models/qwen3-8b-Q4_K_M.gguf
-      port: 8080
-      device: gpu
+    service: {name: chat, model: /models/qwen3-8b-Q4_K_M.gguf, port: 8080, device: gpu}
     image: llmfleet/llama.cpp:cuda-0123456789ab
     model_path: /models/qwen3-8b-Q4_K_M.gguf
     gpus: nvidia
 
 - name: Take the service away
   llm_service:
-    service:
-      name: chat
-      state: absent
+    service: {name: chat, state: absent}
 """
 
 RETURN = r"""
@@ -172,7 +159,7 @@ from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.gpu_access import ACCESS, PLANNED
 from ansible.module_utils.llmfleet.handover import RolledBackError
 from ansible.module_utils.llmfleet.rollout import Rollout
-from ansible.module_utils.llmfleet.service_result import asked, failure, without_engine
+from ansible.module_utils.llmfleet.service_result import failure, foreseen, rolled_back, without_engine
 from ansible.module_utils.llmfleet.services import Service, parse
 from ansible.module_utils.llmfleet.venv.before import UnitBefore
 from ansible.module_utils.llmfleet.venv.systemd import Systemd
@@ -195,6 +182,9 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
 }
 
 
+GIVEN = ("model_path", "more_paths", "api_key", "gpus", "gpu_ids", "gpu_access")
+
+
 def main() -> None:
     """Read, decide, carry out unless in check mode, report."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
@@ -211,9 +201,9 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
     name = service.name
     if module.get_bin_path(docker.executable) is None:
         module.exit_json(**without_engine(module.params["service"], service, module.check_mode))
-    containers = {suffix: find_own(docker, name + suffix) for suffix in ("", lifecycle.PREVIOUS)}
-    specs = {suffix: spec.stored(container) for suffix, container in containers.items()}
-    before = specs[""] or specs[lifecycle.PREVIOUS]
+    containers = [find_own(docker, name + suffix) for suffix in ("", lifecycle.PREVIOUS)]
+    specs = [spec.stored(container) for container in containers]
+    before = specs[0] or specs[1]
     wanted: spec.Spec | None = None
     secrets: t.Mapping[str, str] = {}
     if service.state == "started":
@@ -221,28 +211,15 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
             docker,
             service,
             image=service.image or module.params["image"],
-            model_path=module.params["model_path"],
-            more_paths=module.params["more_paths"],
-            api_key=module.params["api_key"],
             foresee=module.check_mode,
-            gpus=module.params["gpus"],
-            gpu_ids=module.params["gpu_ids"],
-            gpu_access=module.params["gpu_access"],
             before=before,
             caches=module.params["cache_directory"],
+            **{key: module.params[key] for key in GIVEN},
         )
         secrets = launch.secrets
-    seen = [lifecycle.describe(containers[suffix], specs[suffix]) for suffix in ("", lifecycle.PREVIOUS)]
-    decision = lifecycle.decide(service.state, seen[0], seen[1], wanted)
-    result: dict[str, t.Any] = {
-        "service": asked(module.params["service"], service),
-        "changed": decision.changes,
-        "action": decision.action,
-        "why": decision.why,
-        "diff": {"before": spec.printable(before), "after": spec.printable(wanted or before)},
-    }
-    if decision.action == "remove":
-        result["diff"]["after"] = ""
+    current, previous = map(lifecycle.describe, containers, specs)
+    decision = lifecycle.decide(service.state, current, previous, wanted)
+    result = foreseen(module.params["service"], service, decision, (before, wanted))
     # of a service that ran in a venv until now
     unit = UnitBefore(Systemd(module.run_command), name, module.params["unit_directory"])
     result["changed"] = result["changed"] or unit.there
@@ -258,14 +235,12 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
         said = "; ".join(filter(None, [str(error), unit.restore()]))
         module.fail_json(**failure({**result, **rollout.instead}, f"service {name}: {said}", error))
     except RolledBackError as error:
-        more = {"rolled_back": True, "previous_verification": error.previous.as_dict() if error.previous else None}
-        module.fail_json(**failure(result, f"service {name}: {error}", error.error, **more))
+        module.fail_json(**rolled_back(result, f"service {name}: {error}", error))
     if service.state != "stopped":
         unit.remove()
     result.update(rollout.instead)
     if report:
-        result["verification"] = report.as_dict()
-        result["urls"] = service_urls(service)
+        result.update(verification=report.as_dict(), urls=service_urls(service))
     module.exit_json(**result)
 
 

@@ -146,7 +146,7 @@ from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.handover import RolledBackError
 from ansible.module_utils.llmfleet.host_edge import find_program
-from ansible.module_utils.llmfleet.service_result import asked, failure
+from ansible.module_utils.llmfleet.service_result import failure, foreseen, rolled_back
 from ansible.module_utils.llmfleet.services import Service, parse
 from ansible.module_utils.llmfleet.venv import environments, recipe
 from ansible.module_utils.llmfleet.venv.before import ContainerBefore
@@ -195,17 +195,9 @@ def run(module: AnsibleModule, service: Service) -> None:
     known = (current.spec if current else None) or (previous.spec if previous else None)
     wanted, secrets = _wanted(module, service, known) if started else (None, {})
     decision = lifecycle.decide(service.state, current, previous, wanted)
-    result: dict[str, t.Any] = {
-        "service": asked(params["service"], service),
-        "changed": decision.changes,
-        "action": decision.action,
-        # decisions are worded for containers
-        "why": decision.why.replace("container", "unit"),
-        "unit": unit_of(service.name),
-        "diff": {"before": spec.printable(known), "after": spec.printable(wanted or known)},
-    }
-    if decision.action == "remove":
-        result["diff"]["after"] = ""
+    result = foreseen(params["service"], service, decision, (known, wanted))
+    # decisions are worded for containers
+    result.update(unit=unit_of(service.name), why=decision.why.replace("container", "unit"))
     if wanted and decision.action in ("create", "replace"):
         check_port(service, wanted, (known, before.spec), UnitsAsContainers(systemd))
     if module.check_mode:
@@ -215,8 +207,7 @@ def run(module: AnsibleModule, service: Service) -> None:
     except NotReadyError as error:
         module.fail_json(**failure({**result, **rollout.instead}, f"service {service.name}: {error}", error))
     except RolledBackError as error:
-        more = {"rolled_back": True, "previous_verification": error.previous.as_dict() if error.previous else None}
-        module.fail_json(**failure(result, f"service {service.name}: {error}", error.error, **more))
+        module.fail_json(**rolled_back(result, f"service {service.name}: {error}", error))
     result.update(rollout.instead)
     if report and wanted:
         result.update(verification=report.as_dict(), urls=service_urls(service), removed=[])

@@ -16,6 +16,7 @@ _PYTHON = (
     "c.request('GET', '{path}'); raise SystemExit(c.getresponse().status != 200)"
 )
 
+
 @dataclass(frozen=True)
 class Deployed:
     """A service as found on a host."""

@@ -13,6 +13,7 @@ _LOGIN = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 _UNFIT = re.compile(r"[${}\x00-\x1f\x7f]")
 """What a default value in `${...}` or a line of an env file cannot hold."""
 
+
 class Variables:
     """The variables of one service, in the order they were asked for."""
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible.module_utils.llmfleet import spec
 from ansible.module_utils.llmfleet.errors import LlmfleetError
+from ansible.module_utils.llmfleet.handover import RolledBackError
+from ansible.module_utils.llmfleet.lifecycle import Decision
 from ansible.module_utils.llmfleet.services import Service
 from ansible.module_utils.llmfleet.watch import NotReadyError
 
 Result = dict[str, t.Any]
+Specs = tuple[t.Optional[spec.Spec], t.Optional[spec.Spec]]
 
 LOG_LINES = 50
 
@@ -25,6 +29,25 @@ def without_engine(raw: t.Mapping[str, t.Any], service: Service, check_mode: boo
     changes = check_mode and service.state == "started"
     action = "create" if changes else "none"
     return {"service": dict(raw), "changed": changes, "action": action, "why": "no engine is running yet"}
+
+
+def foreseen(raw: t.Mapping[str, t.Any], service: Service, decision: Decision, specs: Specs) -> Result:
+    """Return the result of carrying out ``decision``; ``specs``: that of the service before and after it."""
+    before, after = specs
+    shown = "" if decision.action == "remove" else spec.printable(after or before)
+    return {
+        "service": asked(raw, service),
+        "changed": decision.changes,
+        "action": decision.action,
+        "why": decision.why,
+        "diff": {"before": spec.printable(before), "after": shown},
+    }
+
+
+def rolled_back(result: Result, msg: str, error: RolledBackError) -> Result:
+    """Return what to fail with when the previous one was put back."""
+    verified = error.previous.as_dict() if error.previous else None
+    return failure(result, msg, error.error, rolled_back=True, previous_verification=verified)
 
 
 def failure(result: Result, msg: str, error: NotReadyError, **more: t.Any) -> Result:

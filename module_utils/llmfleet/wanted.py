@@ -108,9 +108,7 @@ def resolve(
             way = "" if there else "; playbooks/models.yml fetches models"
             raise LlmfleetError(f"service {service.name}: model {model_path}: {error}{way}") from None
     more = beside.look(engine, service, more_paths or {}, foresee)
-    launch = engine.launch(
-        service, model_path, model.context, api_key, bool(gpus), more=more.inside, **model.more
-    )
+    launch = engine.launch(service, model_path, model.context, api_key, bool(gpus), more=more.inside, **model.more)
     launch = replace(launch, mounts=(*launch.mounts, *more.mounts))
     engine_now = gpu_way.look(docker) if gpus in NVIDIA_WAYS else gpu_way.Engine()
     try:

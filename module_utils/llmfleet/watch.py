@@ -129,6 +129,7 @@ def wait_ready(docker: Docker, spec: Spec, endpoint: Endpoint, verify: Verify) -
                 "evidence": not_yet,
                 "fix": "see log_tail; raise verify.timeout if the host is just slow",
             }
-            raise NotReadyError(diagnosis, seen_log, report)
+            found_why = diagnose(seen_log, engine.FAILURES) if phase.failed else None
+            raise NotReadyError(found_why or diagnosis, seen_log, report)
         # young containers are polled fast; a model that loads for minutes needs no more than four looks a second
         time.sleep(0.05 if now - begun < 5 else 0.25)

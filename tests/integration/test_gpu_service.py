@@ -235,7 +235,7 @@ def test_a_way_that_the_engine_does_not_have_is_refused_before_anything_changes(
     assert service.name in refused["msg"]
 
 
-def test_the_engine_understands_which_gpus_are_asked_for(service, client, image):
+def test_the_engine_understands_which_gpus_are_asked_for(service, image):
     """The words are given to the real engine, which starts nothing and so needs no GPU."""
     docker("create", "--name", service.name, *docker_words("nvidia", ["GPU-1", "GPU-2"]), image)
     (request,) = inspect(service.name)["HostConfig"]["DeviceRequests"]

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import typing as t
 import urllib.error
 import urllib.request
@@ -32,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / ".cache" / "artifacts"
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
 UI, CHAT, BROWSER = "test-open-webui-page", "test-open-webui-chat", "test-open-webui-browser"
-GATEWAY = "test-open-webui-gateway"
+GATEWAY, VECTORS = "test-open-webui-gateway", "test-open-webui-vectors"
 KEY, PASSWORD, EMAIL = "webui-key-0123456789", "correct horse battery", "admin@example.org"
 ANSWER = "Hello from llmfleet"
 
@@ -43,7 +44,9 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder, self.port, self.chat_port = folder, free_port(), free_port()
         self.home = folder / "side" / UI
-        self.service = {"name": CHAT, "model": "tiny", "port": self.chat_port, "api_key": KEY, "served_name": "chat"}
+        self.services: list[dict[str, t.Any]] = [
+            {"name": CHAT, "model": "tiny", "port": self.chat_port, "api_key": KEY, "served_name": "chat"}
+        ]
         self.variables: dict[str, t.Any] = {
             "open_webui_container": UI,
             "open_webui_port": self.port,
@@ -59,7 +62,7 @@ class Site:
         self, *arguments: str, code: int = 0, play: str = "open_webui", gateway: t.Any = None, **variables: t.Any
     ) -> str:
         inventory = self.folder / "inventory"
-        hosts = {"localhost": {**LOCAL, "llm_services": [self.service]}}
+        hosts = {"localhost": {**LOCAL, "llm_services": self.services}}
         groups = {
             "llm_hosts": {"hosts": hosts},
             "open_webui": {"hosts": {"localhost": None}, "vars": {**self.variables, **variables}},
@@ -92,6 +95,24 @@ class Site:
         status, found = self.call("/api/v1/auths/signin", {"email": email, "password": password})
         assert status == 200, found
         return str(found["token"])
+
+    def upload(self, token: str, text: str) -> str:
+        """Give a file to it, wait until it was read, and return the name under which it is searched."""
+        edge = "llmfleet-test-boundary"
+        head = 'Content-Disposition: form-data; name="file"; filename="note.txt"\r\nContent-Type: text/plain'
+        body = f"--{edge}\r\n{head}\r\n\r\n{text}\r\n--{edge}--\r\n".encode()
+        headers = {"Content-Type": f"multipart/form-data; boundary={edge}", "Authorization": f"Bearer {token}"}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/api/v1/files/", data=body, headers=headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            name = json.loads(answer.read())["id"]
+        until = time.monotonic() + 60
+        found: t.Any = {}
+        while found.get("status") not in ("completed", "failed"):
+            assert time.monotonic() < until, found
+            time.sleep(0.2)
+            _, found = self.call(f"/api/v1/files/{name}/process/status", token=token)
+        assert found["status"] == "completed", docker("logs", "--tail", "30", UI)
+        return f"file-{name}"
 
     def change(self, token: str, **settings: t.Any) -> None:
         """Change settings as an administrator does in the browser."""
@@ -129,21 +150,37 @@ def test_a_check_says_what_would_be_done_and_does_nothing(site: Site) -> None:
     assert not site.home.exists()
 
 
-@pytest.fixture(scope="module")
-def chat(site: Site, image: str, tiny: Path) -> t.Iterator[str]:
-    """The name of the model that a real llama-server serves."""
+def launch(site: Site, service: dict[str, t.Any], image: str, model: Path) -> None:
+    """Launch a service of ``site`` on a real llama-server."""
     arguments = {
-        "service": {key: value for key, value in site.service.items() if key != "api_key"} | {"model": str(tiny)},
-        "api_key": KEY,
+        "service": {**{key: value for key, value in service.items() if key != "api_key"}, "model": str(model)},
+        "api_key": service.get("api_key", ""),
         "image": image,
-        "model_path": str(tiny),
+        "model_path": str(model),
         "directory": str(site.folder / "services"),
         "cache_directory": str(site.folder / "cache"),
     }
     result = run_module("llm_service", arguments)
     assert not result.get("failed"), result
+
+
+@pytest.fixture(scope="module")
+def chat(site: Site, image: str, tiny: Path) -> t.Iterator[str]:
+    """The name of the model that a real llama-server serves."""
+    launch(site, site.services[0], image, tiny)
     yield "chat"
     subprocess.run(["docker", "rm", "--force", CHAT], capture_output=True, check=False)
+
+
+@pytest.fixture
+def vectors(site: Site, image: str, tiny: Path) -> t.Iterator[str]:
+    """The name of a service that makes vectors, which the inventory has as well."""
+    service = {"name": VECTORS, "model": "tiny", "port": free_port(), "task": "embed", "pooling": "mean"}
+    launch(site, service, image, tiny)
+    site.services.append(service)
+    yield VECTORS
+    site.services.remove(service)
+    subprocess.run(["docker", "rm", "--force", VECTORS], capture_output=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +250,20 @@ def test_settings_of_the_inventory_hold_and_those_of_the_browser_stay(deployed: 
     assert settings["ui"]["system"] == "Be brief."
     _, models = deployed.call("/api/models", token=own)
     assert [row["id"] for row in models["data"]] == ["chat"], "users see what is served"
+
+
+@pytest.mark.full
+def test_files_are_searched_with_the_vectors_of_a_service(deployed: Site, vectors: str) -> None:
+    # without one a file is read as a whole, which needs nobody
+    deployed.upload(deployed.login(), "The train to Bremen leaves at ten.")
+    deployed.run()
+    token = deployed.login()
+    name = deployed.upload(token, "The train to Hamburg leaves at nine.")
+    status, found = deployed.call("/api/v1/retrieval/query/doc", {"collection_name": name, "query": "train"}, token)
+    assert status == 200, found
+    assert found["documents"] == [["The train to Hamburg leaves at nine."]]
+    _, models = deployed.call("/api/models", token=token)
+    assert [row["id"] for row in models["data"]] == ["chat"], f"{vectors} is nothing to chat with"
 
 
 @pytest.mark.full

@@ -95,14 +95,29 @@ def serve(image: str, folder: Path, case: Case, *, hub: str = "", port: int = 0)
     env = {**vllm.ENV, **case.env}
     if hub:
         env.update(HF_ENDPOINT=hub, HF_HUB_OFFLINE="0", TRANSFORMERS_OFFLINE="0")
-    command = ["docker", "run", "--rm", "--user", "10001:10001", "--network", "host" if hub or port else "none"]
+    name = f"test-vllm-fails-{os.getpid()}"
+    command = [
+        "docker",
+        "run",
+        "--rm",
+        "--name",
+        name,
+        "--user",
+        "10001:10001",
+        "--network",
+        "host" if hub or port else "none",
+    ]
     command += ["--volume", f"{folder}:/models/tiny-hf:ro", "--tmpfs", "/cache:mode=1777"]
     command += ["--shm-size", "1g", "--entrypoint", "vllm", *case.docker]
     command += [word for key, value in env.items() for word in ("--env", f"{key}={value}")]
     command += [image, "serve", case.model or "/models/tiny-hf", "--port", str(port or 8000), *QUICK, *case.argv]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=240
-    )
+    try:
+        # a busy machine takes minutes to end its processes
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=600
+        )
+    finally:
+        subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
     return done.returncode, done.stdout
 
 
@@ -170,7 +185,7 @@ class Running:
         return done.stdout + done.stderr
 
     def until(self, reached: t.Callable[[], t.Any]) -> t.Any:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         while not (found := reached()):
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.1)

@@ -173,7 +173,7 @@ def test_flags_that_were_removed_are_none_of_the_real_parser(asked):
     assert {flag: said for flag, said in removed.items() if not str(said).startswith("refused:")} == {}
 
 
-def test_the_real_vllm_embeds_with_a_draft_of_settings(tmp_path):
+def test_the_real_vllm_embeds(tmp_path):
     """The fields that a CPU can do, in one start."""
     tmp_path.chmod(0o755)
     model = tiny_hf.write(tmp_path / "tiny-hf", head_dim=32)

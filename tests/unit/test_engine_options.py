@@ -95,6 +95,8 @@ def test_other_models_are_where_the_container_sees_them():
     said = llama(draft_model="o/r:Q4_0", draft_tokens=6, more={"draft_model": "/files/draft_model/own/x.gguf"})
     words = "--spec-type draft-simple --model-draft /files/draft_model/own/x.gguf --spec-draft-n-max 6"
     assert said == [*LLAMA_PLAIN, *words.split()]
+    on_gpu = llama(has_gpus=True, draft_model="o/r")
+    assert on_gpu[on_gpu.index("--n-gpu-layers") :][:4] == ["--n-gpu-layers", "999", "--gpu-layers-draft", "999"]
     said = llama(mmproj="o/r/mmproj-F16.gguf", more={"mmproj": "/files/mmproj/own/mmproj-F16.gguf"})
     assert said == [*LLAMA_PLAIN, "--mmproj", "/files/mmproj/own/mmproj-F16.gguf"]
     said = of_vllm(draft_model="o/r", more={"draft_model": "/files/draft_model/own/r"})

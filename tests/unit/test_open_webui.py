@@ -160,6 +160,28 @@ def test_what_cannot_work_is_refused_with_its_variable(said, words):
     assert words in problem(**said)
 
 
+@pytest.mark.parametrize(
+    ("bind", "url", "listens"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:3000", "127.0.0.1:3000"),
+        ("0.0.0.0", "http://127.0.0.1:3000", "0.0.0.0:3000"),
+        ("10.0.0.1", "http://10.0.0.1:3000", "10.0.0.1:3000"),
+        ("::", "http://[::1]:3000", "[::]:3000"),
+    ],
+)
+def test_where_it_answers_on_its_own_host(bind, url, listens):
+    made = make(HERE, None, {**ACCOUNT, "bind": bind})
+    assert (made["url"], made["listens"]) == (url, listens)
+
+
+def test_a_port_that_another_one_has_is_refused():
+    assert "8001 is the port of service chat on this host" in problem(port=8001)
+    assert "8480 is the port of the gateway" in problem(port=8480, gateway={"keys": []})
+    assert settings(("gpu-01", "", [CHAT, service("gone", 3000, state="absent")]))
+    far = service("far", 3000, bind="0.0.0.0", api_key="far-key-0123456789")
+    assert settings(("gpu-01", "", [CHAT]), ("gpu-02", "10.0.0.2", [far])), "of another host"
+
+
 def test_a_password_is_never_in_a_message():
     assert "hunter2" not in problem(admin_password="hunter2" * 12, admin_email="x")
 

@@ -57,6 +57,18 @@ def test_a_good_host_has_no_problems_and_every_row_says_why():
     assert len({line.index("ACTION") for line in text.splitlines()[:1]}) == 1
 
 
+def test_models_beside_the_first_reach_the_service_or_stop_it():
+    service = {**SERVICE, "draft_model": "org/small"}
+    small = {**MODELS[0], "model": "org/small", "path": "/models/small.gguf", "action": "download"}
+    made = plan([service], models=[*MODELS, small])
+    assert made["problems"] == []
+    assert made["services"][0]["more_paths"] == {"draft_model": "/models/small.gguf"}
+    made = plan([service], models=[*MODELS, {**small, "problem": "model org/small: no source answered"}])
+    assert made["problems"] == ["gpu1: service chat: model org/small: no source answered"]
+    assert problems_of([{**SERVICE, "draft_model": "small"}], "gpu1")[0].startswith("gpu1: service chat: model small")
+    assert plan()["services"][0]["more_paths"] == {}
+
+
 def with_shape(gib):
     """Return the row of a model with weights of so many GiB."""
     return [{**MODELS[0], "action": "keep", "shape": shape(gib << 30).as_data()}]

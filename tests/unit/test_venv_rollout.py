@@ -1,4 +1,4 @@
-"""Handing a service over from unit to unit, and from container to unit and back: a failure leaves the old one running."""
+"""Handing a service over from unit to unit, and between container and unit: a failure leaves the old one running."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FakeSystemd(Systemd):
     """Runs what stands in unit files: the specification whose `argv` says `dies` never becomes ready."""
 
     def __init__(self, units: Path) -> None:
-        super().__init__(lambda *args, **options: (0, "", ""))
+        super().__init__(lambda *_args, **_options: (0, "", ""))
         self.units, self.running, self.calls = units, None, []
 
     def attempt(self, *args):
@@ -61,7 +61,7 @@ class Host:
         self.cache = tmp_path / "cache"
         monkeypatch.setattr(rollout, "wait_ready", self.wait_ready)
 
-    def wait_ready(self, docker, spec, endpoint, verify):
+    def wait_ready(self, _docker, spec, _endpoint, _verify):
         assert self.systemd.running == spec, "what is verified is what runs"
         if "dies" in spec["argv"]:
             raise NotReadyError({"cause": "it died", "evidence": "x", "fix": "y"}, "its log")
@@ -160,7 +160,7 @@ def test_one_that_does_not_answer_is_started_again(host, monkeypatch):
     host.run("one")
     answers = iter([NotReadyError({"cause": "hangs", "evidence": "", "fix": ""}), Report()])
 
-    def wait_ready(*args):
+    def wait_ready(*_args):
         answer = next(answers)
         if isinstance(answer, Exception):
             raise answer
@@ -220,10 +220,10 @@ def test_the_unit_that_served_before_makes_room_for_a_container(host):
 
 
 def test_a_port_that_others_hold_is_refused_and_that_of_the_one_before_is_not(host, monkeypatch):
-    monkeypatch.setattr("ansible.module_utils.llmfleet.venv.wanted.who_listens", lambda *args: "another program")
+    monkeypatch.setattr("ansible.module_utils.llmfleet.venv.wanted.who_listens", lambda *_args: "another program")
     view = UnitsAsContainers(host.systemd)
     check_port(SERVICE, host.spec("one"), (None, {"publish": "127.0.0.1:8001:8000"}), view)
-    with pytest.raises(LlmfleetError, match="port 8001 on 127.0.0.1 is taken by another program"):
+    with pytest.raises(LlmfleetError, match=r"port 8001 on 127\.0\.0\.1 is taken by another program"):
         check_port(SERVICE, host.spec("one"), (None, {"publish": "127.0.0.1:9000:8000"}), view)
 
 

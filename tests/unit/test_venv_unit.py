@@ -110,7 +110,9 @@ def test_a_service_on_the_cpu_sees_no_devices_and_one_on_gpus_only_theirs():
 
 def test_limits_and_what_is_started_when():
     text = lines(spec(memory="8g"))
-    assert {"MemoryMax=8G", "MemorySwapMax=0", "Restart=always", "NoNewPrivileges=yes", "User=llmfleet-vllm"} <= set(text)
+    assert {"MemoryMax=8G", "MemorySwapMax=0", "Restart=always", "NoNewPrivileges=yes", "User=llmfleet-vllm"} <= set(
+        text
+    )
     assert any(line.startswith("TemporaryFileSystem=/dev/shm:") and "size=8192M" in line for line in text)
     assert not [line for line in lines(spec()) if line.startswith("Memory")]
     assert "MemoryMax=1000" in lines(spec(memory="1000b"))
@@ -141,7 +143,7 @@ class Host:
         self.said = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running", "NRestarts": "0", **said}
         self.journal, self.version, self.calls = journal, version, []
 
-    def __call__(self, argv, **options):
+    def __call__(self, argv, **_options):
         self.calls.append(argv)
         if argv[0] == "journalctl":
             return 0, self.journal, ""
@@ -197,20 +199,22 @@ def test_the_log_of_a_unit_is_that_of_this_start():
 
 
 def test_level_device_is_proven_by_the_journal():
-    log = "INFO Initializing a V1 LLM engine (v0.33.0) with config: device_config=cuda, x\nModel loading took 15.3 GiB\n"
+    log = (
+        "INFO Initializing a V1 LLM engine (v0.33.0) with config: device_config=cuda, x\nModel loading took 15.3 GiB\n"
+    )
     view = UnitsAsContainers(Systemd(Host(log, ExecMainStartTimestampMonotonic="5000000")))
     proof = device_check.check_device(view, view.inspect("container", "chat"), 0, vllm)
     assert proof == "cuda, 15.3 GiB of weights"
 
 
 def test_a_host_with_an_old_systemd_is_refused(monkeypatch):
-    monkeypatch.setattr("os.path.isdir", lambda path: True)
+    monkeypatch.setattr("os.path.isdir", lambda _path: True)
     Systemd(Host(version="240")).check()
     with pytest.raises(LlmfleetError, match="needs systemd 240 or newer, and this host has 239"):
         Systemd(Host(version="239 (239-1)")).check()
 
 
 def test_a_host_that_systemd_did_not_start_is_refused(monkeypatch):
-    monkeypatch.setattr("os.path.isdir", lambda path: False)
+    monkeypatch.setattr("os.path.isdir", lambda _path: False)
     with pytest.raises(LlmfleetError, match="runs without"):
         Systemd(Host()).check()

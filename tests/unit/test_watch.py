@@ -170,6 +170,14 @@ def test_a_later_phase_may_be_silent_for_longer(clock, monkeypatch):
     assert 60 < clock.now < 63
 
 
+def test_an_engine_that_has_failed_is_not_waited_for_until_it_ends(clock, monkeypatch):
+    watch.ENGINES["test"].PHASES += (Phase("giving up", "exiting due to model loading error", 2, failed=True),)
+    log = "srv loading model '/models/m.gguf'\ninvalid magic characters: '<!do', expected 'GGUF'\nexiting due to model "
+    with pytest.raises(NotReadyError, match="is not a GGUF"):
+        wait(engine_room(clock, {0: UP}, f"{log}loading error"), monkeypatch)
+    assert 2 < clock.now < 5
+
+
 def test_progress_in_the_log_extends_the_wait_up_to_the_timeout(clock, monkeypatch):
     docker = engine_room(clock, {0: UP}, lambda now: f"line {int(now)}")
     with pytest.raises(NotReadyError, match="not ready after"):

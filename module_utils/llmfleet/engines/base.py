@@ -26,6 +26,8 @@ class Phase:
     name: str
     pattern: str
     stall_seconds: float
+    failed: bool = False
+    """Whether it has failed already, and nothing but its end is awaited."""
 
 
 @dataclass(frozen=True)

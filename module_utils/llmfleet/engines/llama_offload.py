@@ -25,6 +25,7 @@ ALL_LAYERS = 999
 PROVING = 4
 """The verbosity at which the log proves the device."""
 _LAYERS_FLAG = "--n-gpu-layers"
+_DRAFT_LAYERS_FLAG = "--gpu-layers-draft"
 _VERBOSE_FLAGS = ("-v", "--verbose", "--log-verbose")
 
 FALLBACK = "no usable GPU found, --gpu-layers option will be ignored"
@@ -76,6 +77,8 @@ def gpu_argv(service: Service) -> list[str]:
     Raises BadInput for free arguments that would hide the proof.
     """
     layers = [_LAYERS_FLAG, str(service.gpu_layers or ALL_LAYERS)]
+    # a draft that is slower than what it drafts for helps nobody
+    layers += [_DRAFT_LAYERS_FLAG, str(ALL_LAYERS)] if service.draft_model else []
     if "--log-disable" in service.args:
         raise BadInput(
             f"service {service.name}: `args` holds --log-disable, which hides the log lines that prove the GPU is "

@@ -17,6 +17,8 @@ PHASES = (
     Phase("compiling", r"Model loading took|Dynamo bytecode transform|torch\.compile t(ook|akes)", 3600),
     Phase("preparing the cache", r"Available KV cache memory|KV cache size|Graph capturing", 1800),
     Phase("opening the port", r"init engine .*took|Starting vLLM", 300),
+    # its processes may take minutes to end after that
+    Phase("giving up", r"Engine core initialization failed", 10, failed=True),
 )
 
 FAILURES = (

@@ -65,7 +65,7 @@ def backends(hosts: t.Sequence[Data], gateway_host: str, chosen: t.Sequence[str]
 
 
 def _backend(service: services.Service, host: Data, gateway_host: str, api_key: str) -> Backend:
-    task = getattr(service, "task", "generate")
+    task = service.task
     paths = tuple(ENGINES[service.engine].PATHS.get(task, ()))
     address = _address(service, str(host["address"]), host["host"] == gateway_host)
     if not address:
@@ -111,7 +111,7 @@ def _group(model: str, members: t.Sequence[Backend]) -> Group:
     keys = {one.api_key for one in members if one.api_key}
     paths = [path for path in first.paths if all(path in one.paths for one in members)]
     for one in members[1:]:
-        if getattr(one.service, "task", "") != getattr(first.service, "task", ""):
+        if one.service.task != first.service.task:
             raise BadInput(f"{one.where} and {first.where} are both called {model}, and have different tasks")
     if len(keys) > 1:
         raise BadInput(

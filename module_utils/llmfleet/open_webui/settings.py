@@ -37,19 +37,40 @@ ALWAYS: t.Mapping[str, str] = {
 
 
 def make(said: t.Mapping[str, t.Any], hosts: Hosts, here: str, gateway: t.Mapping[str, t.Any]) -> Data:
-    """Return {problem, settings}: what launch.py reads, or why it cannot be.
+    """Return {problem, settings, url, listens}: what launch.py reads and where it answers, or why it cannot be.
 
     ``said``: the role's variables without their prefix. ``gateway``: {port, keys, services} of the one on the host
-    ``here``, as its own variables have them, {} for none.
+    ``here``, as its own variables have them, {} for none. ``url`` is the address on the host itself, ``listens`` what
+    is taken there.
     """
     try:
-        return {"problem": "", "settings": _make(said, hosts, here, gateway)}
+        settings = _make(said, hosts, here, gateway)
     except LlmfleetError as problem:
-        return {"problem": str(problem), "settings": {}}
+        return {"problem": str(problem), "settings": {}, "url": "", "listens": ""}
+    bind, port = ipaddress.ip_address(said["bind"]), said["port"]
+    local = ("127.0.0.1" if bind.version == 4 else "::1") if bind.is_unspecified else str(bind)
+    return {
+        "problem": "",
+        "settings": settings,
+        "url": f"http://{_written(local, port)}",
+        "listens": _written(bind, port),
+    }
+
+
+def _written(address: t.Any, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
 
 
 def _make(said: t.Mapping[str, t.Any], hosts: Hosts, here: str, gateway: t.Mapping[str, t.Any]) -> Data:
     _check(said)
+    own = [row for host in hosts if host["host"] == here for row in host["services"]]
+    taken = {row.get("port"): f"service {row.get('name')}" for row in own if row.get("state") != "absent"}
+    if gateway:
+        taken[gateway["port"]] = "the gateway"
+    if said["port"] in taken:
+        raise BadInput(
+            f"open_webui_port: {said['port']} is the port of {taken[said['port']]} on this host; choose another"
+        )
     embedding: dict[str, str] = {}
     if said["api_url"]:
         connections = [connection(_url(said["api_url"]), said["api_key"])]

@@ -22,12 +22,14 @@ NO_VENV: Data = {"action": "none", "image": "", "why": "no service needs one", "
 
 
 def need(raw_services: t.Any, facts: Data, host: str, variant: str = AUTO, version: str = "") -> Data:
-    """Return {needed, variant, version, why, problems, warnings} for ``host``; raises BadInput for wrong services.
+    """Return {needed, variant, version, packages, why, problems, warnings} for ``host``; raises BadInput for services
+    that are wrong.
 
     ``facts`` are those of host_info; ``variant`` and ``version`` what the inventory asks for (auto and "" choose).
     """
     own = [one for one in parse_all(raw_services) if one.runtime == "venv" and one.state == "started"]
     found: Data = {"needed": bool(own), "variant": "", "version": "", "why": "", "problems": [], "warnings": []}
+    found["packages"] = "apt" if facts["platform"]["package_manager"] == "apt" else "dnf"
     if not own:
         return {**found, "why": "no service of this host runs in a venv"}
     try:
@@ -67,12 +69,13 @@ def _variant(services: t.Sequence[Service], gpu: Data, asked: str) -> tuple[str,
 
 
 def settle(wanted: Data, answer: Data) -> Data:
-    """Return the plan of a host: {action, image (the folder), variant, version, python, why, problems, warnings}.
+    """Return the plan of a host: {action, image (the folder), variant, version, python, packages, why, problems,
+    warnings}.
 
     ``wanted`` is from `need`, ``answer`` what the module vllm_venv said in check mode ({} when it was not asked).
     ``action`` is none, keep, build or refuse.
     """
-    plan: Data = {**NO_VENV, "python": "", **{key: wanted[key] for key in ("variant", "version", "why")}}
+    plan: Data = {**NO_VENV, "python": "", **{key: wanted[key] for key in ("variant", "version", "packages", "why")}}
     plan.update(problems=list(wanted["problems"]), warnings=list(wanted["warnings"]))
     if not wanted["needed"]:
         return plan

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-SERVICES = yaml.safe_load((Path(__file__).parents[1] / "inventory.yml").read_text())["llm_hosts"]["vars"]["llm_services"]
+INVENTORY = yaml.safe_load((Path(__file__).parents[1] / "inventory.yml").read_text())
+SERVICES = INVENTORY["llm_hosts"]["vars"]["llm_services"]
 
 
 def test_there_is_one_container_a_service(host):

@@ -84,7 +84,12 @@ def test_file_systems_are_read_only_but_for_its_caches(host):
 
 def test_the_key_is_where_only_the_engine_can_read_it(host, service):
     key = service["api_key"]
-    for text in ("cat /etc/systemd/system/" + UNIT, f"systemctl show {UNIT}", "ps -eo args", f"journalctl --unit {UNIT}"):
+    for text in (
+        "cat /etc/systemd/system/" + UNIT,
+        f"systemctl show {UNIT}",
+        "ps -eo args",
+        f"journalctl --unit {UNIT}",
+    ):
         assert key not in host.check_output(text), text
     files = host.check_output("grep --recursive --files-with-matches %s /var/lib/llmfleet", key).split()
     assert files
