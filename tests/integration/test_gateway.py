@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import statistics
 import subprocess
 import threading
 import time
@@ -319,7 +320,9 @@ def test_tokens_are_passed_on_as_they_come(shared):
             delays.append(time.time() - float(line.split()[2]))
     connection.close()
     assert len(delays) == 10
-    assert max(delays) < 0.04, delays
+    # kept back until there is more, the first of them would come after all ten were written, 0.45 s later
+    assert delays[0] < 0.3, delays
+    assert statistics.median(delays) < 0.04, delays
 
 
 def test_a_caller_that_leaves_stops_the_computation(shared):

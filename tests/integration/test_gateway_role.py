@@ -100,15 +100,11 @@ def container() -> tuple[str, str]:
 
 
 def test_what_cannot_work_is_refused_before_anything_changes(site):
-    for said, why in (
-        ({"llm_gateway_bind": "0.0.0.0", "llm_gateway_keys": []}, "set llm_gateway_keys too"),
-        ({"llm_gateway_keys": [{"name": "alice", "key": "short"}]}, "shorter than 16 characters"),
-    ):
-        rc, out, changed = site.run(**said)
-        assert rc != 0
-        assert changed == 0
-        assert why in out
-        assert "short\n" not in out
+    rc, out, changed = site.run(llm_gateway_keys=[{"name": "alice", "key": "too-short"}])
+    assert rc != 0
+    assert changed == 0
+    assert "shorter than 16 characters" in out
+    assert "too-short" not in out
     assert not (site.folder / "side").exists()
 
 
@@ -140,14 +136,9 @@ def test_it_is_made_and_then_left_alone(site):
 
 def test_keys_are_changed_without_a_restart(site):
     before = container()
-    keys = [{"name": "alice", "key": ALICE}, {"name": "bob", "key": BOB, "requests_per_minute": 600}]
-    rc, out, changed = site.run(llm_gateway_keys=keys)
+    rc, out, changed = site.run(llm_gateway_keys=[{"name": "bob", "key": BOB, "requests_per_minute": 600}])
     assert rc == 0, out
     assert changed == 1
-    assert (site.status(ALICE), site.status(BOB)) == (200, 200)
-    assert container() == before
-    rc, out, _ = site.run(llm_gateway_keys=keys[1:])
-    assert rc == 0, out
     assert (site.status(ALICE), site.status(BOB)) == (401, 200)
     assert container() == before
 
@@ -161,17 +152,6 @@ def test_what_nginx_refuses_leaves_the_old_one_answering(site):
     assert "cannot load certificate" in out, out
     assert container() == before
     assert site.status(BOB) == 200
-
-
-def test_a_given_certificate_is_used(site):
-    folder = site.folder / "side" / f"{NAME}-certificate"
-    given = {
-        "llm_gateway_certificate_file": str(folder / "certificate.pem"),
-        "llm_gateway_private_key_file": str(folder / "private_key.pem"),
-    }
-    rc, out, _ = site.run(**given)
-    assert rc == 0, out
-    assert site.status(ALICE) == 200
 
 
 def test_it_is_removed(site):

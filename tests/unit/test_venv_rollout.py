@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.llmfleet import lifecycle
+from ansible.module_utils.llmfleet.engines import vllm
+from ansible.module_utils.llmfleet.engines.base import SECRETS_DIR
 from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.handover import RolledBackError
 from ansible.module_utils.llmfleet.services import parse
 from ansible.module_utils.llmfleet.spec import identity
+from ansible.module_utils.llmfleet.timed_run import Answer
 from ansible.module_utils.llmfleet.venv import environments, rollout, unit
 from ansible.module_utils.llmfleet.venv.before import ContainerBefore, UnitBefore
+from ansible.module_utils.llmfleet.venv.rehearsal import RefusedError, rehearse
 from ansible.module_utils.llmfleet.venv.systemd import Systemd, UnitsAsContainers
 from ansible.module_utils.llmfleet.venv.wanted import check_port
 from ansible.module_utils.llmfleet.verify import Report
@@ -60,6 +64,12 @@ class Host:
         self.before = before or NoContainer()
         self.cache = tmp_path / "cache"
         monkeypatch.setattr(rollout, "wait_ready", self.wait_ready)
+        monkeypatch.setattr(rollout, "rehearse", self.rehearse)
+
+    def rehearse(self, spec, secrets, _engine):
+        assert Path(secrets, "api_key").exists()
+        if "refused" in spec["argv"]:
+            raise RefusedError({"cause": "no such flag", "evidence": "x", "fix": "y"}, "usage")
 
     def wait_ready(self, _docker, spec, _endpoint, _verify):
         assert self.systemd.running == spec, "what is verified is what runs"
@@ -131,6 +141,35 @@ def test_one_that_dies_leaves_the_previous_one_running(host):
     assert host.files() == [UNIT]
     assert [(folder / "api_key").read_text() for folder in host.secrets.iterdir()] == ["k\n"]
     assert host.run("one")[0] == "keep"
+
+
+def test_one_whose_arguments_are_refused_does_not_touch_what_runs(host):
+    with pytest.raises(NotReadyError, match="it died"):
+        host.run("dies")
+    host.run("one")
+    begun = list(host.systemd.calls)
+    with pytest.raises(RefusedError, match="The running unit serves on as before"):
+        host.run("refused", key="other")
+    assert host.systemd.calls == begun
+    assert (len(list(host.secrets.iterdir())), host.files()) == (1, [UNIT])
+
+
+def test_arguments_are_read_as_the_user_of_the_unit_in_its_environment(host):
+    asked = []
+
+    def run(argv, seconds):
+        asked.append((argv, seconds))
+        return Answer(2, "", "vllm: error: unrecognized arguments: --no-such-flag")
+
+    spec = {**host.spec("/opt/v/bin/vllm", "serve", "/m", "--no-such-flag"), "env": {"PYTHONPATH": SECRETS_DIR}}
+    with pytest.raises(RefusedError, match="--no-such-flag"):
+        rehearse(spec, "/secrets", vllm, run)
+    argv = asked[0][0]
+    assert argv[:6] == ["runuser", "-u", getpass.getuser(), "--", "env", "-i"]
+    assert argv[6:8] == ["PYTHONPATH=/secrets", "/opt/v/bin/python3"]
+    assert argv[-3:] == ["serve", "/m", "--no-such-flag"]
+    rehearse(spec, "/secrets", vllm, lambda *_args: Answer(1, "", "something nobody knows"))
+    rehearse(spec, "/secrets", vllm, lambda *_args: Answer(0))
 
 
 def test_a_first_one_that_dies_leaves_nothing(host):

@@ -12,6 +12,7 @@ import shutil
 import time
 import typing as t
 
+from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.handover import RolledBackError
 from ansible.module_utils.llmfleet.http_client import Endpoint
@@ -20,6 +21,7 @@ from ansible.module_utils.llmfleet.services import Service, Verify
 from ansible.module_utils.llmfleet.spec import Spec, identity
 from ansible.module_utils.llmfleet.venv import unit
 from ansible.module_utils.llmfleet.venv.before import PREVIOUS, ContainerBefore, take_away
+from ansible.module_utils.llmfleet.venv.rehearsal import RefusedError, rehearse
 from ansible.module_utils.llmfleet.venv.service_spec import UNITS, endpoint_of, unit_of
 from ansible.module_utils.llmfleet.venv.systemd import Systemd, UnitsAsContainers, status_of
 from ansible.module_utils.llmfleet.verify import Report
@@ -79,12 +81,24 @@ class UnitRollout:
         """
         self._write_secrets(wanted, secrets)
         _make_folders(wanted)
+        self._rehearse(wanted)
         # beside .previous stands only a unit that was never verified
         if os.path.exists(self._file) and not os.path.exists(self._file + PREVIOUS):
             os.replace(self._file, self._file + PREVIOUS)
         _write(self._file, unit.render(wanted, self._secrets_dir(wanted)), 0o644)
         self._before.stop()
         return self._prove(wanted)
+
+    def _rehearse(self, wanted: Spec) -> None:
+        """Raise RefusedError for arguments that the engine does not take, while what runs now still serves."""
+        if status_of(self._systemd.show(self._unit)) != "running" and not self._before.there:
+            return
+        try:
+            rehearse(wanted, self._secrets_dir(wanted), ENGINES[wanted["engine"]])
+        except RefusedError:
+            shutil.rmtree(self._secrets_dir(wanted), ignore_errors=True)
+            self.instead = {"changed": False}
+            raise
 
     def _prove(self, wanted: Spec) -> Report:
         """Start the new unit and verify it, then let the previous one go, or put it back."""
