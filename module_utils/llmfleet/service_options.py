@@ -222,7 +222,7 @@ OPTION_KEYS: t.Mapping[str, Key] = {
     "log_level": Key(
         str,
         "a string",
-        "How much the engine logs; on a GPU llama_server logs at least what proves the device.",
+        "How much the engine logs: `info` or more (vllm); on a GPU llama_server logs at least what proves the device.",
         choices=("error", "warning", "info", "debug"),
     ),
 }

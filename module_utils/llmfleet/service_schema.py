@@ -12,6 +12,19 @@ import re
 import typing as t
 
 from ansible.module_utils.llmfleet.engines import ENGINES
+from ansible.module_utils.llmfleet.schema_words import (
+    TEMPLATE,
+    Schema,
+    any_case,
+    not_,
+    one_of,
+    owned,
+    ref,
+    refusals,
+    spelled,
+    template,
+    title,
+)
 from ansible.module_utils.llmfleet.service_fields import (
     GPU_ENV,
     KEYS,
@@ -27,8 +40,6 @@ from ansible.module_utils.llmfleet.service_fields import (
 from ansible.module_utils.llmfleet.service_key import Key
 from ansible.module_utils.llmfleet.service_options import MODEL_KEYS, NEEDS
 
-Schema = dict[str, t.Any]
-
 _TYPES: t.Mapping[t.Any, str] = {
     str: "string",
     bool: "boolean",
@@ -37,10 +48,8 @@ _TYPES: t.Mapping[t.Any, str] = {
     int: "integer",
     (int, float): "number",
 }
-_TEMPLATE = r"\{[{%]"
 _END = r"(?![\s\S])"
 """The end of a text; for Python `$` is also before a last line feed."""
-_SPELLED = {"api": "API", "args": "arguments", "dtype": "data type", "env": "environment", "gpu": "GPU", "kv": "KV"}
 
 
 def schema() -> Schema:
@@ -50,15 +59,15 @@ def schema() -> Schema:
         "title": "Services of llmfleet",
         "description": "Variables of hosts with `llm_services` among them, or an inventory that has such variables.",
         "type": ["object", "null"],
-        "properties": {"llm_services": _ref("services")},
-        "additionalProperties": _ref("group"),
+        "properties": {"llm_services": ref("services")},
+        "additionalProperties": ref("group"),
         "$defs": {
             "services": {
                 "title": "Services",
                 "description": "The services of a host, each with a `name` and a `port` of its own.",
                 "type": ["array", "string"],
-                "items": _ref("service"),
-                **_template("a list of services"),
+                "items": ref("service"),
+                **template("a list of services"),
             },
             "service": _service(),
             "verify": _mapping("Verification", KEYS["verify"].about, VERIFY_KEYS, Verify),
@@ -66,15 +75,15 @@ def schema() -> Schema:
             "variables": {
                 "title": "Variables",
                 "description": "Variables of a host or of a group, of which `llm_services` is checked.",
-                "properties": {"llm_services": _ref("services")},
+                "properties": {"llm_services": ref("services")},
             },
             "group": {
                 "title": "Group",
                 "description": "A group of an inventory; anything else passes.",
                 "properties": {
-                    "hosts": {"additionalProperties": _ref("variables")},
-                    "vars": _ref("variables"),
-                    "children": {"additionalProperties": _ref("group")},
+                    "hosts": {"additionalProperties": ref("variables")},
+                    "vars": ref("variables"),
+                    "children": {"additionalProperties": ref("group")},
                 },
             },
         },
@@ -85,20 +94,20 @@ def _service() -> Schema:
     about = "A served model; only `name` must be given, and `model` and `port` for one that is not absent."
     service = _mapping("Service", about, KEYS, Service)
     properties = service["properties"]
-    properties["engine"].update(_one_of(tuple(ENGINES)))
+    properties["engine"].update(one_of(tuple(ENGINES)))
     ends = "|".join(re.escape(end) for end in RESERVED)
-    properties["name"]["pattern"] = f"^(?!.*(?:{ends})$)(?:{KEYS['name'].pattern})$|{_TEMPLATE}"
+    properties["name"]["pattern"] = f"^(?!.*(?:{ends})$)(?:{KEYS['name'].pattern})$|{TEMPLATE}"
     properties["name"].update(type="string", minLength=1)
     properties["bind"]["examples"] = [Service.bind, "0.0.0.0"]  # noqa: S104 - an example
     properties["gpus"]["items"] = {"type": ["integer", "string"]}
     properties["args"]["items"] = {"type": "string"}
     properties["env"]["additionalProperties"] = {"type": "string"}
-    properties["env"]["propertyNames"] = _not(
-        f"(?:[\\s\\S]*_)?(?:{_any_case(SECRET_ENV[len('(^|_)(') : -len(')$')])})$",
+    properties["env"]["propertyNames"] = not_(
+        f"(?:[\\s\\S]*_)?(?:{any_case(SECRET_ENV[len('(^|_)(') : -len(')$')])})$",
         "This looks like a secret: anyone who may run docker inspect would read it.",
     )
-    properties["verify"] = _ref("verify")
-    return {**service, "required": ["name"], "allOf": [_ref(f"rules/{name}") for name in (*_rules(), *ENGINES)]}
+    properties["verify"] = ref("verify")
+    return {**service, "required": ["name"], "allOf": [ref(f"rules/{name}") for name in (*_rules(), *ENGINES)]}
 
 
 def _mapping(title: str, about: str, keys: t.Mapping[str, Key], defaults: t.Any) -> Schema:
@@ -106,7 +115,7 @@ def _mapping(title: str, about: str, keys: t.Mapping[str, Key], defaults: t.Any)
         "title": title,
         "description": about,
         "type": ["object", "string", "null"] if keys is VERIFY_KEYS else ["object", "string"],
-        **_template("a mapping"),
+        **template("a mapping"),
         "properties": {name: _key(name, key, default_of(name, defaults)) for name, key in keys.items()},
         "additionalProperties": False,
     }
@@ -115,20 +124,20 @@ def _mapping(title: str, about: str, keys: t.Mapping[str, Key], defaults: t.Any)
 def _key(name: str, key: Key, default: t.Any) -> Schema:
     """Return what a value of ``key`` may be by itself; null is the same as leaving it out."""
     kind = _TYPES[key.kind]
-    found: Schema = {"title": _title(name), "description": key.about}
+    found: Schema = {"title": title(name), "description": key.about}
     found["type"] = ["string", "null"] if kind == "string" else [kind, "string", "null"]
     if default is not None and (key.minimum is None or isinstance(default, list) or default >= key.minimum):
         found["default"] = default
     if kind != "string":
-        found.update(_template(key.words))
+        found.update(template(key.words))
     if key.choices:
-        found.update(_one_of((default, *(word for word in key.choices if word != default))))
+        found.update(one_of((default, *(word for word in key.choices if word != default))))
     if key.pattern:
-        pattern = {"patternErrorMessage": f"It {key.must}.", "pattern": f"^(?:{key.pattern})$|{_TEMPLATE}"}
+        pattern = {"patternErrorMessage": f"It {key.must}.", "pattern": f"^(?:{key.pattern})$|{TEMPLATE}"}
         if kind == "array":
             found["items"] = {"type": "string", **pattern}
         else:
-            found.update(pattern, pattern=f"^(?:{key.pattern})$|^$|{_TEMPLATE}")
+            found.update(pattern, pattern=f"^(?:{key.pattern})$|^$|{TEMPLATE}")
     if key.minimum is not None:
         found["minimum"] = key.minimum if default is None else min(key.minimum, default)
     if key.maximum is not None:
@@ -140,7 +149,7 @@ def _rules() -> dict[str, Schema]:
     """Return what keys have to do with each other, whatever the engine."""
     early = [level for level in LEVELS if level not in ("token", "device")]
     why = "A reply can only be judged at `level: token` or `device`."
-    nothing = {name: _one_of((default_of(name, Verify),), why) for name in NEEDS_TOKEN}
+    nothing = {name: one_of((default_of(name, Verify),), why) for name in NEEDS_TOKEN}
     return {
         "running": {
             "if": {"properties": {"state": {"enum": ["started", "stopped", None]}}},
@@ -156,17 +165,17 @@ def _rules() -> dict[str, Schema]:
             "if": {"required": ["device"], "properties": {"device": {"const": "cpu"}}},
             "then": {
                 "properties": {
-                    "gpu_layers": _one_of((0,), "It contradicts `device: cpu`."),
+                    "gpu_layers": one_of((0,), "It contradicts `device: cpu`."),
                     "gpus": {"maxItems": 0, "errorMessage": "It contradicts `device: cpu`."},
                     "verify": {
-                        "properties": {"level": _not(f"device{_END}", "This is about GPUs, and `device` is cpu.")}
+                        "properties": {"level": not_(f"device{_END}", "This is about GPUs, and `device` is cpu.")}
                     },
                 }
             },
         },
         "venv": {
             "if": {"required": ["runtime"], "properties": {"runtime": {"const": "venv"}}},
-            "then": {"properties": {"image": _one_of(("",), "It contradicts `runtime: venv`.")}},
+            "then": {"properties": {"image": one_of(("",), "It contradicts `runtime: venv`.")}},
         },
         **{f"needs_{name}": _need(name, *need) for name, need in NEEDS.items()},
         "level": {
@@ -181,7 +190,7 @@ def _rules() -> dict[str, Schema]:
 
 def _need(name: str, other: str, why: str) -> Schema:
     """Return that ``other`` is given wherever ``name`` is."""
-    said = {"not": _one_of((default_of(name, Service),))}
+    said = {"not": one_of((default_of(name, Service),))}
     needed = {"not": {"enum": [default_of(other, Service), None]}}
     return {
         "if": {"required": [name], "properties": {name: said}},
@@ -196,34 +205,34 @@ def _engine_rule(name: str) -> Schema:
     if name != Service.engine:
         said = {"required": ["engine"], "properties": {"engine": {"const": name}}}
     refused = {
-        key: _one_of((default_of(key, Service),), f"Engine {name} does not know it: {why}.")
+        key: one_of((default_of(key, Service),), f"Engine {name} does not know it: {why}.")
         for key, why in engine.REFUSED_FIELDS.items()
     }
-    chosen = {key: _one_of(("", *choices)) for key, choices in engine.CHOICES.items() if key not in refused}
+    chosen = {key: one_of(("", *choices)) for key, choices in engine.CHOICES.items() if key not in refused}
     unknown = {
-        key: _not(f"(?:{_words(words)}){_END}", f"{'; '.join(sorted(set(words.values())))}.")
+        key: not_(f"(?:{spelled(words)}){_END}", f"{'; '.join(sorted(set(words.values())))}.")
         for key, words in engine.REFUSED_WORDS.items()
         if key not in engine.CHOICES
     }
     env = {**engine.OWNED_ENV, **dict.fromkeys(GPU_ENV, "gpus")}
-    unfit = _not(f"(?:{_any_case(engine.REFUSED_MODELS)}){_END}", f"{engine.REFUSED_MODELS_WHY}.")
+    unfit = not_(f"(?:{any_case(engine.REFUSED_MODELS)}){_END}", f"{engine.REFUSED_MODELS_WHY}.")
     return {
         "if": said,
         "then": {
             "properties": {
                 **dict.fromkeys(MODEL_KEYS, unfit),
-                "task": _one_of(tuple(engine.PATHS)),
+                "task": one_of(tuple(engine.PATHS)),
                 **(
                     {}
                     if name == "vllm"
-                    else {"runtime": _one_of((Service.runtime,), "Only vllm runs without a container.")}
+                    else {"runtime": one_of((Service.runtime,), "Only vllm runs without a container.")}
                 ),
                 "parallel": {"default": engine.DEFAULT_PARALLEL},
                 **chosen,
                 **unknown,
                 **refused,
                 "args": {"items": {"allOf": _flags(engine)}},
-                "env": {"propertyNames": {"allOf": [*_owned(env, _END), *_refused(engine.REFUSED_ENV, _END)]}},
+                "env": {"propertyNames": {"allOf": [*owned(env, _END), *refusals(engine.REFUSED_ENV, _END)]}},
             }
         },
     }
@@ -231,58 +240,4 @@ def _engine_rule(name: str) -> Schema:
 
 def _flags(engine: t.Any) -> list[Schema]:
     end = r"(?![^=])"
-    return [*_owned(engine.OWNED_FLAGS, end), *_refused(engine.REFUSED_FLAGS, end)]
-
-
-def _refused(words: t.Mapping[str, str], end: str) -> list[Schema]:
-    """Return one refusal for each reason in ``words``."""
-    reasons = sorted(set(words.values()))
-    said = {why: [word for word, reason in words.items() if reason == why] for why in reasons}
-    return [_not(f"(?:{_words(said[why])}){end}", f"It may not be given here: {why}.") for why in reasons]
-
-
-def _owned(owned: t.Mapping[str, str], end: str) -> list[Schema]:
-    """Return one refusal for each key that says what the words of ``owned`` would say."""
-    keys = {key: [word for word, said in owned.items() if said == key] for key in owned.values()}
-    return [_not(f"(?:{_words(words)}){end}", f"Say it with `{key}`.") for key, words in keys.items()]
-
-
-def _words(words: t.Iterable[str]) -> str:
-    """Return an expression for the words; re.escape would escape `-`, which not every dialect allows.
-
-    Engines read `_` in long flags as `-`, and what follows a point as a member of what the flag takes.
-    """
-    said = []
-    for word in words:
-        text = re.sub(r"[.^$*+?{}\[\]\\|()]", r"\\\g<0>", word)
-        said.append(f"--{text[2:].replace('-', '[-_]')}(?:[.][^=]*)?" if word.startswith("--") else text)
-    return "|".join(said)
-
-
-def _not(pattern: str, why: str) -> Schema:
-    return {"pattern": f"^(?!{pattern})", "patternErrorMessage": why}
-
-
-def _one_of(values: t.Sequence[t.Any], why: str = "") -> Schema:
-    said = {"enum": [*(value for value in values if value is not None), None], **({"errorMessage": why} if why else {})}
-    return {"anyOf": [said, {"type": "string", "pattern": _TEMPLATE}]}
-
-
-def _template(words: str) -> Schema:
-    return {"pattern": _TEMPLATE, "patternErrorMessage": f"It must be {words}, or a template."}
-
-
-def _any_case(pattern: str) -> str:
-    """Return a pattern (without sets of characters) that takes letters of both cases."""
-    return re.sub(
-        r"\\.|[A-Za-z]", lambda at: at[0] if at[0][0] == "\\" else f"[{at[0].upper()}{at[0].lower()}]", pattern
-    )
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/$defs/{name}"}
-
-
-def _title(name: str) -> str:
-    text = " ".join(_SPELLED.get(word, word) for word in name.split("_"))
-    return text[0].upper() + text[1:] if name != "model_sha256" else "sha256 of the model"
+    return [*owned(engine.OWNED_FLAGS, end), *refusals(engine.REFUSED_FLAGS, end)]

@@ -301,18 +301,21 @@ def uncovered(page: WebDriver, element: WebElement) -> bool:
 
 @pytest.mark.full
 def test_a_browser_logs_in_and_gets_an_answer(deployed: Site) -> None:
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    picture = ARTIFACTS / "open-webui.png"
     with browser.browser(BROWSER) as page:
-        wait = WebDriverWait(page, 90)
-        page.get(f"http://127.0.0.1:{deployed.port}/auth")
-        wait.until(shown.element_to_be_clickable((By.ID, "email"))).send_keys(EMAIL)
-        page.find_element(By.ID, "password").send_keys(PASSWORD, Keys.ENTER)
-        prompt = wait.until(shown.element_to_be_clickable((By.ID, "chat-input")))
-        wait.until(lambda _: uncovered(page, prompt))
-        prompt.send_keys("Say hello", Keys.ENTER)
-        wait.until(shown.text_to_be_present_in_element((By.TAG_NAME, "body"), ANSWER))
-        ARTIFACTS.mkdir(parents=True, exist_ok=True)
-        picture = ARTIFACTS / "open-webui.png"
-        assert page.save_screenshot(str(picture))
+        wait = WebDriverWait(page, 240)
+        try:
+            page.get(f"http://127.0.0.1:{deployed.port}/auth")
+            wait.until(shown.element_to_be_clickable((By.ID, "email"))).send_keys(EMAIL)
+            page.find_element(By.ID, "password").send_keys(PASSWORD, Keys.ENTER)
+            prompt = wait.until(shown.element_to_be_clickable((By.ID, "chat-input")))
+            wait.until(lambda _: uncovered(page, prompt))
+            prompt.send_keys("Say hello", Keys.ENTER)
+            wait.until(shown.text_to_be_present_in_element((By.TAG_NAME, "body"), ANSWER))
+        finally:
+            # also where it went wrong, as nothing else shows why
+            assert page.save_screenshot(str(picture))
         page.get("about:blank")
         empty = len(page.get_screenshot_as_png())
     assert picture.stat().st_size > 2 * empty

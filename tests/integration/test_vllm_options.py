@@ -179,7 +179,7 @@ def test_the_real_vllm_embeds(tmp_path):
     model = tiny_hf.write(tmp_path / "tiny-hf", head_dim=32)
     name, port = f"test-vllm-options-{free_port()}", free_port()
     service = {"name": name, "engine": "vllm", "model": str(model), "port": port, "task": "embed", "pooling": "mean"}
-    fields = {"batch_size": 512, "prefix_caching": False, "seed": 3, "log_level": "warning", "context_length": 256}
+    fields = {"batch_size": 512, "prefix_caching": False, "seed": 3, "log_level": "debug", "context_length": 256}
     try:
         made = run_module(
             "llm_service",

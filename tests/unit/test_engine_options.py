@@ -137,8 +137,8 @@ def test_on_a_cpu_vllm_compiles_only_when_told_so():
 
 
 def test_the_log_level_of_vllm_is_a_variable():
-    made = vllm.launch(parse({**VLLM, "log_level": "error"}), "/models/qwen3", 4096, "")
-    assert made.env["VLLM_LOGGING_LEVEL"] == "ERROR"
+    made = vllm.launch(parse({**VLLM, "log_level": "debug"}), "/models/qwen3", 4096, "")
+    assert made.env["VLLM_LOGGING_LEVEL"] == "DEBUG"
     assert "VLLM_LOGGING_LEVEL" not in vllm.launch(parse(VLLM), "/models/qwen3", 4096, "").env
 
 

@@ -38,36 +38,38 @@ def test_the_key_follows_what_it_is_made_of():
 
 
 @pytest.mark.parametrize(
-    ("asked", "variant", "found", "chosen"),
+    ("asked", "version", "found", "chosen"),
     [
-        ("", "cpu", {"python3": (3, 11)}, "python3"),
-        ("", "cpu", {"python3": (3, 10), "python3.12": (3, 12)}, "python3.12"),
-        ("", "cuda", {"python3": (3, 10), "python3.12": (3, 12)}, "python3"),
-        ("python3.13", "cpu", {"python3": (3, 11), "python3.13": (3, 13)}, "python3.13"),
+        ("", "", {"python3": (3, 11)}, "python3"),
+        ("", "", {"python3": (3, 10), "python3.12": (3, 12)}, "python3.12"),
+        ("", "0.19.1", {"python3": (3, 10), "python3.12": (3, 12)}, "python3"),
+        ("", "0.8.5", {"python3": (3, 13), "python3.12": (3, 12)}, "python3.12"),
+        ("python3.13", "", {"python3": (3, 11), "python3.13": (3, 13)}, "python3.13"),
     ],
 )
-def test_the_distributions_python_is_taken_unless_it_is_too_old(asked, variant, found, chosen):
-    assert recipe.choose_python(asked, variant, found) == chosen
+def test_the_distributions_python_is_taken_unless_it_does_not_suit(asked, version, found, chosen):
+    assert recipe.choose_python(asked, version, found) == chosen
 
 
 @pytest.mark.parametrize(
-    ("asked", "variant", "found", "words"),
+    ("asked", "version", "found", "words"),
     [
         (
             "",
             "cpu",
             {"python3": (3, 10), "python3.12": None},
-            r"needs Python 3\.11 or newer, and this host has python3 3\.10",
+            r"needs Python 3\.11 to 3\.14, and this host has python3 3\.10",
         ),
-        ("", "cuda", {"python3": (3, 9)}, r"needs Python 3\.10 or newer"),
-        ("", "cpu", {"python3": None}, "this host has none"),
-        ("python3.9", "cuda", {"python3.9": (3, 9)}, r"python3\.9 is 3\.9"),
-        ("python3.14", "cpu", {"python3": (3, 11)}, r"python3\.14 is not on this host"),
+        ("", "0.19.1", {"python3": (3, 9)}, r"vLLM 0\.19\.1 in a venv needs Python 3\.10 to 3\.13"),
+        ("", "0.33.0", {"python3": (3, 10)}, r"needs Python 3\.11 to 3\.14"),
+        ("", "", {"python3": None}, "this host has none"),
+        ("python3.9", "0.19.1", {"python3.9": (3, 9)}, r"python3\.9 is 3\.9"),
+        ("python3.14", "", {"python3": (3, 11)}, r"python3\.14 is not on this host"),
     ],
 )
-def test_a_host_without_a_fitting_python_is_refused(asked, variant, found, words):
+def test_a_host_without_a_fitting_python_is_refused(asked, version, found, words):
     with pytest.raises(BadInput, match=words):
-        recipe.choose_python(asked, variant, found)
+        recipe.choose_python(asked, version, found)
 
 
 def test_what_cannot_be_made_is_refused():
@@ -242,6 +244,8 @@ def test_all_go_but_those_in_use(tmp_path):
         str(work / "logs/venv-0.log"),
     ]
     assert path.exists()
+    (work / ".llama_cpp_image.lock").touch()
     assert job.remove(root, units, work, check_mode=False)["changed"]
     assert not root.exists()
+    assert not list(work.iterdir())
     assert job.remove(root, units, work, check_mode=False)["changed"] is False

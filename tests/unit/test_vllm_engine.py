@@ -140,6 +140,7 @@ def test_the_container_has_room_for_what_the_processes_share_and_a_cache_on_the_
         ({"max_tokens": 5, "args": ["--override-generation-config", "{}"]}, ["of which `max_tokens` says a part"]),
         ({"pooling": "mean"}, ["`pooling` says nothing without `task`", "`task: embed`"]),
         ({"draft_model": "/models/a.gguf"}, ["`draft_model` is /models/a.gguf", "not a GGUF"]),
+        ({"log_level": "error"}, ["`log_level` must be one of info, debug"]),
         ({"flash_attention": False}, ["`flash_attention` is nothing that engine vllm knows"]),
         ({"trust_remote_code": "yes"}, ["`trust_remote_code` must be true or false, not 'yes'"]),
         ({"gpu_memory_utilization": 90}, ["`gpu_memory_utilization` must be between 0 and 1, not 90", "such as 0.9"]),

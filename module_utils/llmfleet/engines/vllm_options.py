@@ -62,15 +62,15 @@ OPTIONS: Table = {
     "draft_model": Option(_SPECULATION, ("-sc", "--spec-model"), member="model"),
     "draft_tokens": Option(_SPECULATION, ("-sc", "--spec-tokens"), member="num_speculative_tokens"),
     "lora": Option("--lora-modules", ("--enable-lora",), before=("--enable-lora",), file=True),
-    "log_level": Option(
-        variable="VLLM_LOGGING_LEVEL", words={word: (word.upper(),) for word in ("error", "warning", "info", "debug")}
-    ),
+    "log_level": Option(variable="VLLM_LOGGING_LEVEL", words={word: (word.upper(),) for word in ("info", "debug")}),
 }
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "cache_type": ("auto", "fp8"),
     "dtype": ("auto", "half", "float16", "bfloat16", "float", "float32"),
     "pooling": ("mean", "cls", "last"),
+    # what stands at level info tells how far a start is, and proves the device
+    "log_level": ("info", "debug"),
 }
 
 _LAYERS = "vLLM has all layers on the GPUs; for a part of them use engine llama_server"

@@ -44,7 +44,8 @@ class VenvJob:
         self.params, self.check_mode = params, check_mode
         self.work = Path(params["work_dir"])
         found = pythons(params["python"])
-        self.python = recipe.choose_python(params["python"], params["variant"], found)
+        wanted = params["version"] if params["variant"] == recipe.CUDA else ""
+        self.python = recipe.choose_python(params["python"], wanted, found)
         version = t.cast("tuple[int, int]", found[self.python])
         machine = architecture(os.uname().machine)
         self.request = recipe.request_for(params["variant"], params["version"], machine, version)
@@ -175,5 +176,9 @@ def remove(root: Path, units: Path, work: Path, check_mode: bool) -> Data:
         for folder in (root, work / "cache", work / "logs"):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
+        lock = work / edge.LOCK
+        if lock.exists() and [path.name for path in work.iterdir()] == [edge.LOCK]:
+            # nothing else of ours is left that it could guard
+            lock.unlink()
     removed = [str(path) for path in (*paths, *caches, *logs)]
     return {"changed": bool(removed), "action": "remove", "removed": removed, "in_use": used}

@@ -25,8 +25,15 @@ CPU, CUDA = "cpu", "cuda"
 PYTHONS = ("python3", "python3.12", "python3.11", "python3.13", "python3.10")
 """Programs to look for, in order: the distribution's own first, as its packages suit it."""
 
-OLDEST: t.Mapping[str, tuple[int, int]] = {CPU: (3, 11), CUDA: (3, 10)}
-"""Variant -> the oldest Python; the versions that are pinned for CPUs ask for more than vLLM itself does."""
+PINNED_PYTHONS = ((3, 11), (3, 14))
+"""Oldest and newest Python of the versions that are pinned for CPUs, and of releases that are not known."""
+PYTHONS_OF: t.Mapping[str, tuple[tuple[int, int], tuple[int, int]]] = {
+    "0.33.0": ((3, 11), (3, 14)),
+    "0.19.1": ((3, 10), (3, 13)),
+    "0.10.2": ((3, 9), (3, 13)),
+    "0.8.5": ((3, 9), (3, 12)),
+}
+"""Release for GPUs -> oldest and newest Python, as their packages say (Requires-Python)."""
 
 NEEDS_BYTES: t.Mapping[str, int] = {CPU: 5 << 30, CUDA: 20 << 30}
 """Free space that making one asks for (measured on a CPU: 2.6 GB, and what pip unpacks meanwhile)."""
@@ -59,7 +66,7 @@ class VenvRequest:
     def what(self) -> str:
         """Return in words what is made."""
         torch = f" with torch {vllm_pins.TORCH}" if self.variant == CPU else " for CUDA"
-        return f"vLLM {self.version}{torch} on Python {'.'.join(map(str, self.python))}"
+        return f"vLLM {self.version}{torch} on Python {_dotted(self.python)}"
 
 
 def request_for(variant: str, version: str, architecture: str, python: tuple[int, int]) -> VenvRequest:
@@ -75,25 +82,32 @@ def request_for(variant: str, version: str, architecture: str, python: tuple[int
     return VenvRequest(CUDA, version, architecture, python)
 
 
-def choose_python(asked: str, variant: str, found: Versions) -> str:
-    """Return the program among ``found`` (its version, None where it is not there) that suits; raises BadInput."""
-    oldest = OLDEST[variant]
-    words = f"vLLM in a venv needs Python {oldest[0]}.{oldest[1]} or newer"
+def choose_python(asked: str, version: str, found: Versions) -> str:
+    """Return the program among ``found`` (its version, None where it is not there) that suits; raises BadInput.
+
+    ``version`` is of vLLM for GPUs, "" for what is pinned for CPUs.
+    """
+    oldest, newest = PYTHONS_OF.get(version, PINNED_PYTHONS)
+    words = f"vLLM {version or vllm_pins.VLLM} in a venv needs Python {_dotted(oldest)} to {_dotted(newest)}"
     if asked:
-        version = found.get(asked)
-        if version is None:
+        there = found.get(asked)
+        if there is None:
             raise BadInput(f"vllm_venv_python {asked} is not on this host; install it, or leave the variable empty.")
-        if version < oldest:
-            raise BadInput(f"{words}, and {asked} is {version[0]}.{version[1]}; name a newer one in vllm_venv_python.")
+        if not oldest <= there <= newest:
+            raise BadInput(f"{words}, and {asked} is {_dotted(there)}; name another one in vllm_venv_python.")
         return asked
-    suiting = [name for name in PYTHONS if (found.get(name) or (0, 0)) >= oldest]
+    suiting = [name for name in PYTHONS if oldest <= (found.get(name) or (0, 0)) <= newest]
     if not suiting:
-        have = ", ".join(f"{name} {v[0]}.{v[1]}" for name, v in found.items() if v) or "none"
+        have = ", ".join(f"{name} {_dotted(there)}" for name, there in found.items() if there) or "none"
         raise BadInput(
-            f"{words}, and this host has {have}; install a newer one beside it (vllm_venv_python names it), or take "
+            f"{words}, and this host has {have}; install one beside it (vllm_venv_python names it), or take "
             "`runtime: container`."
         )
     return suiting[0]
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
 
 
 def preload(architecture: str, path: str) -> tuple[str, ...]:
