@@ -122,7 +122,11 @@ ARGUMENT_SPEC = {
 FILES = (("private_key.pem", 0o600), ("certificate.pem", 0o644), ("certificate.json", 0o644))
 """In the order they are written: the record comes last, so that what an interruption leaves is made anew."""
 
-SANDBOX = ("--network", "none", "--read-only", "--cap-drop", "ALL", "--user", "10001:10001", "--entrypoint", "openssl")
+SANDBOX = (
+    *("--network", "none", "--read-only", "--cap-drop", "ALL", "--user", "10001:10001"),
+    # the private key is printed, and docker would keep that, in the journal for ever
+    *("--log-driver", "none", "--entrypoint", "openssl"),
+)
 
 
 def given(certificate_file: str, private_key_file: str) -> dict[str, t.Any]:

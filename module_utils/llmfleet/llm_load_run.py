@@ -117,7 +117,7 @@ def _ask(url: str, api_key: str, served_name: str, number: int, work: _Work) -> 
     except socket.timeout:
         # the same as TimeoutError only from Python 3.10 on
         request.cut = True
-    except (RefusedError, OSError, http.client.HTTPException, ValueError, LookupError) as error:
+    except (RefusedError, OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
         request.error = f"{type(error).__name__}: {error}"[:200] if not isinstance(error, RefusedError) else str(error)
     finally:
         t.cast("t.Generator[t.Any, None, None]", events).close()
@@ -128,6 +128,8 @@ def _ask(url: str, api_key: str, served_name: str, number: int, work: _Work) -> 
 
 def _note(request: Request, moment: float, event: t.Any) -> None:
     """Take one event of a stream into account."""
+    if not isinstance(event, dict):
+        raise ValueError(f"the stream holds {str(event)[:50]!r} in place of a mapping")
     if "error" in event:
         request.error = str(event["error"])[:200]
     for choice in event.get("choices", ()):
@@ -135,7 +137,7 @@ def _note(request: Request, moment: float, event: t.Any) -> None:
             request.first, request.last = request.first or moment, moment
             request.tokens += 1
     # a piece may hold more than one token
-    request.tokens = (event.get("usage") or {}).get("completion_tokens", request.tokens)
+    request.tokens = (event.get("usage") or {}).get("completion_tokens") or request.tokens
 
 
 def percentile(values: t.Sequence[float], share: float) -> float:

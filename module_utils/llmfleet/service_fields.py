@@ -1,7 +1,7 @@
 """What a service has: its keys, their types, defaults and bounds, and what they mean.
 
 Checked by services; service_schema makes of it the schema for editors. Keys about the work of engines are in
-service_options; what a key may hold depending on the engine stands in engines/.
+service_options, those of `verify` in service_verify; what a key may hold depending on the engine stands in engines/.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from ansible.module_utils.llmfleet.service_key import Key
 from ansible.module_utils.llmfleet.service_options import MODEL_KEYS, OPTION_KEYS, Options
-
-LEVELS = ("process", "http", "model", "token", "device")
-"""Verification levels in the order they are reached; each includes those before it. `device` is for GPUs only."""
+from ansible.module_utils.llmfleet.service_verify import Verify
 
 DEVICES = ("auto", "cpu", "gpu")
 STATES = ("started", "stopped", "absent")
@@ -34,28 +32,6 @@ GPU_ENV = (
     *("ZE_AFFINITY_MASK", "MTHREADS_VISIBLE_DEVICES", "MUSA_VISIBLE_DEVICES"),
 )
 """Variables that choose among GPUs unseen by the plan; `gpus` is the word for it."""
-
-NEEDS_TOKEN = ("answer", "min_tokens_per_second", "max_first_token_seconds")
-"""Keys of `verify` that can only be judged by a reply."""
-
-
-@dataclass(frozen=True)
-class Verify:
-    """How a service proves that it is ready. Times in seconds, speed in tokens per second; 0 sets no bound."""
-
-    level: str = ""
-    prompt: str = "Say hello in one short sentence."
-    max_tokens: int = 64
-    answer: str = ""
-    min_tokens_per_second: float = 0.0
-    max_first_token_seconds: float = 0.0
-    timeout: int = 3600
-
-    def goal(self, on_gpu: bool) -> str:
-        """Return the level to reach: without a word of the user `token`, and `device` on a GPU."""
-        if self.level in ("", "device"):
-            return "device" if on_gpu else "token"
-        return self.level
 
 
 @dataclass(frozen=True)
@@ -90,7 +66,7 @@ class Service(Options):
     image: str = ""
     args: tuple[str, ...] = ()
     env: t.Mapping[str, str] = field(default_factory=dict)
-    verify: Verify = Verify()
+    verify: Verify = field(default_factory=Verify)
     has_api_key: bool = False
 
     @property
@@ -239,28 +215,4 @@ KEYS: t.Mapping[str, Key] = {
     ),
     "env": Key(dict, "a mapping of strings", "Environment of the container; no secrets, as `docker inspect` shows it."),
     "verify": Key(dict, "a mapping", "How the service proves that it is ready."),
-}
-VERIFY_KEYS: t.Mapping[str, Key] = {
-    "level": Key(
-        str,
-        "a string",
-        "How far to go: `process` (runs), `http` (healthy), `model` (listed), `token` (answered a prompt), `device` "
-        "(did so on the GPU); empty: `device` on a GPU, `token` on a CPU.",
-        choices=LEVELS,
-    ),
-    "prompt": Key(str, "a string", "What to ask."),
-    "max_tokens": Key(int, "an integer", "Upper bound for the length of the reply in tokens.", minimum=1),
-    "answer": Key(str, "a string", "Text that the reply must contain."),
-    "min_tokens_per_second": Key(
-        (int, float), "a number", "Floor for the generation speed in tokens per second; 0: none.", minimum=0
-    ),
-    "max_first_token_seconds": Key(
-        (int, float), "a number", "Ceiling for the time to the first token in seconds; 0: none.", minimum=0
-    ),
-    "timeout": Key(
-        int,
-        "an integer (seconds)",
-        "Seconds after which a start that still makes progress is given up; a crash fails at once.",
-        minimum=1,
-    ),
 }

@@ -25,20 +25,10 @@ from ansible.module_utils.llmfleet.schema_words import (
     template,
     title,
 )
-from ansible.module_utils.llmfleet.service_fields import (
-    GPU_ENV,
-    KEYS,
-    LEVELS,
-    NEEDS_TOKEN,
-    RESERVED,
-    SECRET_ENV,
-    VERIFY_KEYS,
-    Service,
-    Verify,
-    default_of,
-)
+from ansible.module_utils.llmfleet.service_fields import GPU_ENV, KEYS, RESERVED, SECRET_ENV, Service, default_of
 from ansible.module_utils.llmfleet.service_key import Key
 from ansible.module_utils.llmfleet.service_options import MODEL_KEYS, NEEDS
+from ansible.module_utils.llmfleet.service_verify import LEVELS, NEEDS_TOKEN, VERIFY_KEYS, Verify
 
 _TYPES: t.Mapping[t.Any, str] = {
     str: "string",

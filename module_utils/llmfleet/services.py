@@ -9,17 +9,10 @@ from dataclasses import replace
 
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.errors import BadInput
-from ansible.module_utils.llmfleet.service_fields import (
-    KEYS,
-    LEVELS,
-    NEEDS_TOKEN,
-    RESERVED,
-    VERIFY_KEYS,
-    Service,
-    Verify,
-)
+from ansible.module_utils.llmfleet.service_fields import KEYS, RESERVED, Service
 from ansible.module_utils.llmfleet.service_key import Key
 from ansible.module_utils.llmfleet.service_rules import check_rules
+from ansible.module_utils.llmfleet.service_verify import LEVELS, NEEDS_TOKEN, VERIFY_KEYS, Verify
 from ansible.module_utils.llmfleet.service_words import check, check_bounds, check_text, nearest, shown
 
 __all__ = ["LEVELS", "Service", "Verify", "parse", "parse_all", "with_more", "without_secrets"]

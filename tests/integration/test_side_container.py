@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import http.server
 import json
+import os
+import signal
 import stat
 import subprocess
 import threading
@@ -114,6 +116,13 @@ def test_launch_check_repeat_reload_replace_remove(side):
     assert said(side) == "two"
     assert same_run(first, look(side.name))
     assert side("two")["changed"] is False
+
+    # a signal by `docker kill` would have ended its restarts
+    os.kill(look(side.name)["State"]["Pid"], signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while not (look(side.name)["RestartCount"] and look(side.name)["State"]["Running"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
     replaced = side("three", memory="64m")
     assert (replaced["action"], replaced["why"]) == ("replace", "memory: (none) -> 64m; files: nginx.conf")

@@ -16,9 +16,10 @@ import pytest
 import yaml
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.errors import BadInput
-from ansible.module_utils.llmfleet.service_fields import KEYS, LEVELS, VERIFY_KEYS, Key, Service, default_of
+from ansible.module_utils.llmfleet.service_fields import KEYS, Key, Service, default_of
 from ansible.module_utils.llmfleet.service_options import NEEDS
 from ansible.module_utils.llmfleet.service_schema import schema
+from ansible.module_utils.llmfleet.service_verify import LEVELS, VERIFY_KEYS
 from ansible.module_utils.llmfleet.services import parse_all
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

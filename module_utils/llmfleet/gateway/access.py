@@ -37,6 +37,8 @@ class Access:
 
 def parse(raw: t.Sequence[t.Mapping[str, t.Any]]) -> tuple[Access, ...]:
     """Return the holders of keys that ``raw`` (llm_gateway_keys) describes; raises BadInput without showing a key."""
+    if not isinstance(raw, list):
+        raise BadInput("llm_gateway_keys must be a list of mappings with `name` and `key`")
     found = [_parse_one(row, f"llm_gateway_keys[{position}]") for position, row in enumerate(raw)]
     for what in ("name", "digest"):
         for value, times in Counter(getattr(one, what).lower() for one in found).items():
@@ -57,6 +59,8 @@ def _parse_one(row: t.Mapping[str, t.Any], where: str) -> Access:
     for field in row:
         if field not in _FIELDS:
             raise BadInput(f"{where}: unknown field `{field}` (known: {', '.join(_FIELDS)})")
+    if key == "":
+        raise BadInput(f"{where}: `key` is empty; set the variable of the environment or the vault that it comes from")
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise BadInput(f"{where}: `key` must be a string of visible ASCII characters (quote it)")
     if len(key) < SHORTEST:

@@ -56,12 +56,18 @@ def backends(hosts: t.Sequence[Data], gateway_host: str, chosen: t.Sequence[str]
         for service, raw in zip(parsed, host["services"]):
             if service.state == "started" and (not chosen or service.name in chosen):
                 found.append(_backend(service, host, gateway_host, str(raw.get("api_key") or "")))
+    there = published(hosts, ())
     for name in chosen:
-        if name not in {one.service.name for one in found}:
-            raise BadInput(
-                f"llm_gateway_services names {name}, and no host of llm_hosts has a started service of this name"
-            )
+        if name not in there:
+            raise BadInput(f"llm_gateway_services names {name}, and no host of llm_hosts has a service of this name")
     return found
+
+
+def published(hosts: t.Sequence[Data], chosen: t.Sequence[str]) -> set[str]:
+    """Return the names of services that the gateway has, or would have if they were started."""
+    rows = (row for host in hosts for row in host["services"])
+    names = {str(row["name"]) for row in rows if row.get("state") != "absent"}
+    return names & set(chosen) if chosen else names
 
 
 def _backend(service: services.Service, host: Data, gateway_host: str, api_key: str) -> Backend:

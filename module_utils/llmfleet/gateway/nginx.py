@@ -118,7 +118,8 @@ def _bounds(number: int, one: Access) -> list[str]:
     """Return what counts the requests of one key; those of other keys have nothing there to be counted by."""
     rows = []
     if one.requests_per_minute or one.parallel:
-        rows += block(f"map $llm_key $llm_counted_{number}", 'default "";', f'"{one.name}" counted;')
+        # by the digest, as a name may be a word that nginx has for itself, such as `default`
+        rows += block(f"map $llm_digest $llm_counted_{number}", 'default "";', f"{one.digest} counted;")
     if one.requests_per_minute:
         rows.append(f"limit_req_zone $llm_counted_{number} zone=rate_{number}:32k rate={one.requests_per_minute}r/m;")
     if one.parallel:

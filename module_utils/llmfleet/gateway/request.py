@@ -46,6 +46,9 @@ def make(said: t.Mapping[str, t.Any], hosts: t.Sequence[fleet.Data], gateway_hos
     """
     bind = _bind(said["bind"])
     web_ui = _web_ui(said["web_ui"])
+    for field in ("services", "names"):
+        if not isinstance(said.get(field, []), list):
+            raise BadInput(f"llm_gateway_{field} must be a list")
     found = fleet.backends(hosts, gateway_host, said["services"])
     ports = (_port("llm_gateway_port", said["port"]), _port("llm_gateway_local_port", said["local_port"]))
     _free(ports, [one for one in found if one.host == gateway_host], hosts, gateway_host)
@@ -62,10 +65,12 @@ def make(said: t.Mapping[str, t.Any], hosts: t.Sequence[fleet.Data], gateway_hos
     if not groups:
         raise BadInput("the gateway has nothing to publish: no host of llm_hosts has a started service")
     names = {name for group in groups for name in group.names}
+    # a service that is stopped for an hour makes no key wrong
+    published = fleet.published(hosts, said["services"])
     for one in keys:
         for name in one.services:
-            if name not in names:
-                known = ", ".join(sorted(names))
+            if name not in published:
+                known = ", ".join(sorted(published))
                 raise BadInput(f"key {one.name} of the gateway: there is no service {name} (there are {known})")
     for name in UI_NAMES if web_ui else ():
         if name in names:

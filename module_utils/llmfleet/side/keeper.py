@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import signal
 import tempfile
 import typing as t
 from pathlib import Path
@@ -149,9 +150,17 @@ class SideKeeper(Handover[float]):
     def _take(self, action: str) -> None:
         self._signalled = action == "reload"
         if self._signalled:
-            self._docker.text("kill", "--signal", self._side.reload_signal, self._name)
+            self._signal(signal.Signals[f"SIG{self._side.reload_signal}"])
         else:
             self._docker.text("restart", "-t", str(self._stop_seconds), self._name)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # after `docker kill`, whatever the signal, docker takes a later crash for a wanted end (moby issue 53415)
+        container = self._docker.inspect("container", self._name)
+        pid = container["State"]["Pid"] if container else 0
+        if not pid:
+            raise DockerError(f"container {self._name} does not run, so it cannot be sent {number.name}")
+        os.kill(pid, number)
 
     def _retired(self) -> None:
         self._files.forward()

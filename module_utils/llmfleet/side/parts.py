@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import posixpath
 import re
+import signal
 import typing as t
 import urllib.parse
 from dataclasses import dataclass, field
 
 from ansible.module_utils.llmfleet.errors import BadInput
 
-RESERVED = ("files", "files.next", "files.previous", "record.json")
-"""What the folder of a helper holds beside its volumes."""
+RESERVED = (
+    *("files", "files.next", "files.previous", "files.aside", "file.part"),
+    *("record.json", "record.json.part"),
+)
+"""What the folder of a helper holds beside its volumes, also after an interruption."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def _problem(params: t.Mapping[str, t.Any]) -> str:
         return f"user {params['user']!r} is not of the form uid:gid in numbers"
     if params["publish"] and params["network"] == "host":
         return "`publish` is for the network `bridge`; with `host` the program listens on the host itself"
-    if params["reload_signal"] and not re.fullmatch(r"[A-Z0-9]+", params["reload_signal"]):
+    if params["reload_signal"] and f"SIG{params['reload_signal']}" not in signal.Signals.__members__:
         return f"reload_signal {params['reload_signal']!r} is no name of a signal; write for example HUP"
     paths = [row["path"] for row in params["files"]]
     twice = sorted({path for path in paths if paths.count(path) > 1})
