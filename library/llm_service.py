@@ -227,8 +227,9 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
         check_port(docker, service, before, wanted)
     if module.check_mode:
         module.exit_json(**result)
-    rollout = Rollout(docker, service, os.path.join(module.params["directory"], name))
-    unit.stop()
+    rollout = Rollout(docker, service, os.path.join(module.params["directory"], name), unit.stop)
+    if decision.action not in ("create", "replace"):
+        unit.stop()
     try:
         report = rollout.carry_out(decision.action, wanted, secrets)
     except NotReadyError as error:
@@ -236,6 +237,9 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
         module.fail_json(**failure({**result, **rollout.instead}, f"service {name}: {said}", error))
     except RolledBackError as error:
         module.fail_json(**rolled_back(result, f"service {name}: {error}", error))
+    except (LlmfleetError, OSError):
+        unit.restore()
+        raise
     if service.state != "stopped":
         unit.remove()
     result.update(rollout.instead)

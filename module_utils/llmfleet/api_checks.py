@@ -24,7 +24,9 @@ WRONG_KEY = "llmfleet-not-the-key"
 BUFFERED_SECONDS = 0.3
 """A reply that took less cannot be told from one that something held back until it was whole."""
 BUFFERED_PART = 0.05
-"""A reply whose pieces all come within this part of its time was held back."""
+"""A reply whose pieces all come within this part of its time was held back,"""
+BUFFERED_GAP = 0.005
+"""if they also come faster than this after each other: a short reply to a prompt that took long was not."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ def _held_back(reply: api_calls.Streamed) -> bool:
         # one piece of many tokens was gathered by the engine or by something between
         return reply.tokens > 4
     whole = reply.first_token_seconds + reply.spread
-    return whole >= BUFFERED_SECONDS and reply.spread < BUFFERED_PART * whole
+    at_once = reply.spread < min(BUFFERED_PART * whole, BUFFERED_GAP * (len(reply.pieces) - 1))
+    return whole >= BUFFERED_SECONDS and at_once
 
 
 def chinese(subject: Subject) -> str:

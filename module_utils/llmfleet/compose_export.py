@@ -57,7 +57,9 @@ def _bind(source: str, target: str, read_only: bool) -> dict[str, t.Any]:
 
 def _volumes(spec: Spec, variables: Variables) -> list[dict[str, t.Any]]:
     found = []
-    for number, (target, source) in enumerate(sorted(spec["mounts"].items()), 1):
+    # templates, adapters and further models come after the model itself
+    mounts = sorted(spec["mounts"].items(), key=lambda mount: (mount[0].startswith("/files/"), mount[0]))
+    for number, (target, source) in enumerate(mounts, 1):
         why = f"The model, readable for user {RUN_UID}" if number == 1 else "More of the model's files"
         name = "MODEL" if number == 1 else f"MODEL_{number}"
         found.append(_bind(variables(name, source, why), target, True))

@@ -48,7 +48,7 @@ def healthcheck(deployed: Deployed) -> tuple[dict[str, t.Any] | None, str]:
             f"from outside: curl -fsS http://{seen}:{outside}{engine.HEALTH_PATH} (200 when ready, 503 while it loads)"
         )
         return ({"disable": True} if own else None), f"No healthcheck: the image holds no program that could ask; {why}"
-    start = sum(int(phase.stall_seconds) for phase in engine.PHASES)
+    start = sum(int(phase.stall_seconds) for phase in engine.PHASES if not phase.failed)
     return {
         "test": [literal(word) for word in test],
         "start_period": f"{start}s",

@@ -21,10 +21,16 @@ from ansible.module_utils.llmfleet.watch import NotReadyError, docker_refused, w
 
 
 class Rollout(Handover[Report]):
-    """The containers of ``service`` on this host; ``directory`` holds its secret files, one folder a specification."""
+    """The containers of ``service`` on this host; ``directory`` holds its secret files, one folder a specification.
 
-    def __init__(self, docker: Docker, service: Service, directory: str) -> None:
+    ``make_room`` frees the port right before a new container starts, where something else has served until then.
+    """
+
+    def __init__(
+        self, docker: Docker, service: Service, directory: str, make_room: t.Callable[[], object] | None = None
+    ) -> None:
         super().__init__(docker, service.name, STOP_SECONDS)
+        self._make_room = make_room
         self._verify = service.verify
         self._directory = directory
         self._secrets: t.Mapping[str, str] = {}
@@ -97,6 +103,10 @@ class Rollout(Handover[Report]):
         if rc != 0:
             self._discard(self._name + NEXT)
             raise docker_refused(err or out)
+
+    def _retired(self) -> None:
+        if self._make_room:
+            self._make_room()
 
     def _rehearse(self, wanted: Spec) -> None:
         """Raise RefusedError for arguments that the engine does not take, while the present container still serves."""

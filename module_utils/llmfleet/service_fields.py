@@ -153,8 +153,9 @@ KEYS: t.Mapping[str, Key] = {
         str,
         "a string",
         "Key that callers send as bearer token.",
-        pattern=r"(?!#)[^\s,]*",
-        must="may not contain white space or commas, nor begin with #",
+        # it stands in a header of HTTP, and among others in a file
+        pattern=r"(?!#)[!-+\--~]*",
+        must="may not contain white space, commas or other characters than ASCII's, nor begin with #",
         secret=True,
     ),
     "served_name": Key(str, "a string", "Model name that callers use; empty: the name of the service."),

@@ -13,13 +13,18 @@ _PREFIX = "Task failed: "
 
 
 def of_host(
-    look: t.Any, host: str, services: t.Any, results: t.Sequence[Data] = (), only: t.Sequence[str] = ()
+    look: t.Any,
+    host: str,
+    services: t.Any,
+    results: t.Sequence[Data] = (),
+    only: t.Sequence[str] = (),
+    helpers: t.Sequence[str] = (),
 ) -> Data:
     """Return {host, problem, wsl, services, helpers} of a host.
 
     ``look`` is the result of llm_service_info, maybe a failed one; ``services``: `llm_services` of the host, unchecked;
     ``results``: those of llm_service where it ran before, which has verified what it started; ``only``: names of the
-    services that it is about, all where there are none.
+    services that it is about, all where there are none; ``helpers``: containers such as the gateway that are to run.
     """
     data: Data = {"host": host, "problem": "", "wsl": bool(look.get("wsl")), "services": [], "helpers": []}
     if look.get("unreachable") or look.get("failed") or "services" not in look:
@@ -41,7 +46,20 @@ def of_host(
         # what is not there and need not be there is no news
         if verdict:
             data["services"].append({**row, "in_inventory": name in wanted, "verdict": verdict})
-    return {**data, "helpers": look.get("helpers") or []}
+    return {**data, "helpers": _helpers(look.get("helpers") or [], helpers)}
+
+
+def _helpers(seen: t.Sequence[Data], wanted: t.Sequence[str]) -> list[Data]:
+    """Return the helpers that were ``seen``, and those that are ``wanted`` and were not."""
+    rows = [
+        {**row, "problem": "it is stopped; run site.yml"}
+        if row["name"] in wanted and row["state"] != "running" and not row["problem"]
+        else row
+        for row in seen
+    ]
+    names = {row["name"] for row in seen}
+    lost = {"state": MISSING, "addresses": [], "problem": "it is missing; deploy it with site.yml"}
+    return rows + [{"name": name, **lost} for name in wanted if name not in names]
 
 
 def unseen(hosts: t.Sequence[Data], names: t.Sequence[str]) -> list[Data]:

@@ -60,7 +60,10 @@ def death_of(docker: Docker, first: t.Mapping[str, t.Any], now: t.Mapping[str, t
 
 def _explain_answer(error: FailedError, log: str, engine: t.Any, report: Report) -> dict[str, str]:
     """Return {cause, evidence, fix} for an answer that proves a failure; where the engine failed its log says why."""
-    found = diagnose(log, engine.FAILURES) if re.search(r"failed while answering|HTTP 5\d\d", str(error)) else None
+    failed = re.search(r"failed while answering|HTTP 5\d\d", str(error))
+    # one that is refused says itself what is wrong
+    said = log if failed else str(error) if "HTTP 4" in str(error) else ""
+    found = diagnose(said, engine.FAILURES)
     if found:
         return {**found, "cause": f"{error}: {found['cause']}"}
     return {

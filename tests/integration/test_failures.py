@@ -76,6 +76,7 @@ def serve(image, folder, *argv, limit=-1):
         ([*TINY, "--model-draft", "/models/tensor.gguf"], "draft model /models/tensor.gguf cannot be loaded"),
         ([*TINY, "--chat-template", "{{ bad"], "chat template has an error"),
         ([*TINY, "--cache-type-v", "q8_0", "--flash-attn", "off"], "needs flash attention"),
+        ([*TINY, "--cache-type-k", "q8_0"], "heads (16 numbers) cannot be kept in a cache of type q8_0"),
         ([*TINY, "--grammar", "root ::= ("], "grammar has an error"),
         ([*TINY, "--ssl-key-file", "/models/page.gguf", "--ssl-cert-file", "/models/page.gguf"], "does no TLS"),
         (["--model", "/models/unreadable.gguf"], "may not read the model file"),

@@ -38,6 +38,15 @@ LLAMA_SERVER = (
     Line("E srv    load_model: failed to load multimodal model, '/models/tiny.gguf'", "projector /models/tiny.gguf"),
     Line("E srv    load_model: failed to load draft model, '/models/tensor.gguf'", "draft model"),
     Line("E common_chat_templates_init: failed to initialize chat template", "chat template has an error"),
+    Line(
+        "E llama_init_from_model: K cache type q8_0 with block size 32 does not divide n_embd_head_k=16",
+        "heads (16 numbers) cannot be kept in a cache of type q8_0",
+    ),
+    Line(
+        "http://127.0.0.1:1/v1/embeddings says HTTP 400: Pooling type 'none' is not OAI compatible. Please use",
+        "how its tokens become one vector",
+        "tools/server/server-context.cpp",
+    ),
     Line("E llama_init_from_model: quantized V cache requires flash_attn to be enabled", "needs flash attention"),
     Line("  what():  failed to parse grammar", "grammar has an error"),
     Line("E srv  init_listene: the server is built without SSL support", "does no TLS"),
@@ -121,6 +130,11 @@ VLLM = (
         "RuntimeError: The NVIDIA driver on your system is too old (found version 12080). Please update",
         "driver is too old",
         "torch/csrc/cuda/Module.cpp",
+    ),
+    Line(
+        "HTTP 400: As of transformers v4.44, default chat template is no longer allowed, so you must provide",
+        "brings no chat template",
+        "vllm/renderers/hf.py",
     ),
     Line("RuntimeError: Failed to infer device type", "has no GPU", "vllm/config/device.py"),
     Line(

@@ -200,6 +200,8 @@ def test_a_stream_has_its_usage(server):
         (0.0, 0.0, True),
         (0.32, 0.0, False),
         (0.32, 0.02, True),
+        # a short reply after a long wait for the prompt
+        (0.45, 0.006, True),
     ],
 )
 def test_a_stream_that_something_holds_back_is_noticed(server, before, between, ok):

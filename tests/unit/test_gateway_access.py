@@ -20,7 +20,11 @@ def test_what_is_kept_of_a_key():
 @pytest.mark.parametrize(
     ("rows", "why"),
     [
+        (None, "llm_gateway_keys must be a list"),
+        ({"alice": KEY}, "llm_gateway_keys must be a list"),
         (["alice"], "must be a mapping"),
+        # as of a variable of the environment that is not set
+        ([{"name": "alice", "key": ""}], "key alice of the gateway: `key` is empty"),
         ([{"key": KEY}], "`name` must be"),
         ([{"name": "", "key": KEY}], "`name` must be"),
         ([{"name": 'a"b', "key": KEY}], "`name` must be"),

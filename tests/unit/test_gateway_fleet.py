@@ -50,12 +50,14 @@ def test_what_is_published():
     rows = [host("a", service(), service("off", 8002, state="stopped"), service("second", 8003))]
     assert [one.service.name for one in fleet.backends(rows, "a", [])] == ["chat", "second"]
     assert [one.service.name for one in fleet.backends(rows, "a", ["second"])] == ["second"]
-    with pytest.raises(BadInput, match="names off, and no host"):
-        fleet.backends(rows, "a", ["off"])
+    with pytest.raises(BadInput, match="names third, and no host"):
+        fleet.backends(rows, "a", ["third"])
+    # it comes back with its service
+    assert [one.service.name for one in fleet.backends(rows, "a", ["chat", "off"])] == ["chat"]
     # one that is not published may be anything
     rows = [host("a", service(), service("second", 8003))]
     assert len(fleet.backends(rows, "a", ["chat"])) == 1
-    with pytest.raises(BadInput, match=r"^a: service chat: unknown key `prot`"):
+    with pytest.raises(BadInput, match=r"^service chat: unknown key `prot`"):
         fleet.backends([host("a", service(prot=1))], "a", [])
 
 

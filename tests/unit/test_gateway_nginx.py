@@ -49,6 +49,8 @@ def test_without_keys_there_is_no_bound_and_a_name_for_everybody():
     assert 'default "anybody";' in files(bind="127.0.0.1", keys=[])["nginx.conf"]
     assert "limit_req zone" not in files()["nginx.conf"]
     limited = files(keys=[{**KEY, "requests_per_minute": 60, "parallel": 2}])["nginx.conf"]
+    # names are no good: `default` means something else to nginx
+    assert '"alice" counted' not in limited
     # every location that takes requests of keys, and no other
     assert limited.count("limit_req zone=rate_0 burst=59 nodelay;") == limited.count('if ($llm_key = "")')
     assert limited.count("limit_conn parallel_0 2;") == limited.count('if ($llm_key = "")')

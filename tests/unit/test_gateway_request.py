@@ -42,6 +42,12 @@ def test_what_keys_may_use():
     assert made(bind="127.0.0.1", keys=[]).open
 
 
+def test_a_service_that_is_stopped_makes_nothing_wrong():
+    request = made(services=["chat", "off"], keys=[{**KEY, "services": ["off"]}])
+    assert [group.names for group in request.groups] == [("chat",)]
+    assert [request.allowed(one) for one in request.keys] == [[]]
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [
@@ -55,7 +61,10 @@ def test_what_keys_may_use():
         ({"local_port": 8003}, "llm_gateway_local_port: 8003 is the port of service off"),
         ({"max_body_mib": 0}, "llm_gateway_max_body_mib must be"),
         ({"services": ["third"]}, "llm_gateway_services names third"),
-        ({"keys": [{**KEY, "services": ["third"]}]}, "there is no service third \\(there are chat, embed\\)"),
+        ({"services": "chat"}, "llm_gateway_services must be a list"),
+        ({"names": "llm.example.org"}, "llm_gateway_names must be a list"),
+        ({"keys": [{**KEY, "services": ["third"]}]}, "there is no service third \\(there are chat, embed, off\\)"),
+        ({"services": ["chat"], "keys": [{**KEY, "services": ["embed"]}]}, "no service embed \\(there are chat\\)"),
         ({"web_ui": "127.0.0.1:3000"}, "llm_gateway_web_ui must be an address"),
         ({"web_ui": "http://127.0.0.1:3000/ui"}, "llm_gateway_web_ui must be an address"),
         ({"web_ui": "http://ui;}"}, "llm_gateway_web_ui must be an address"),

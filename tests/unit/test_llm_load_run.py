@@ -112,6 +112,7 @@ def test_a_first_token_that_does_not_come_in_time_is_told(server, monkeypatch):
         ({"status": 500}, "HTTP 500"),
         ({"pieces": 0}, "without a single token"),
         ({"extra": ({"error": {"message": "out of memory"}},)}, "out of memory"),
+        ({"extra": (None,)}, "'None' in place of a mapping"),
     ],
 )
 def test_what_goes_wrong_is_counted_by_its_words(server, attributes, words):
@@ -121,6 +122,11 @@ def test_what_goes_wrong_is_counted_by_its_words(server, attributes, words):
     assert words in text
     assert result["errors"][text] == 4
     assert f"4 of 4 requests of 2 streams failed: {text}" == failed(result)
+
+
+def test_a_count_of_tokens_that_is_none_counts_nothing(server):
+    server.extra = ({"choices": [], "usage": {"completion_tokens": None}},)
+    assert load_on(server, streams=1, requests=1)["tokens"] == 3
 
 
 def test_nobody_there_is_an_error_too(server):

@@ -142,6 +142,9 @@ def test_the_account_and_the_secret_key_are_there_only_when_given():
     [
         ({"bind": "all"}, "open_webui_bind must be an IP address"),
         ({"port": 0}, "open_webui_port must be a port"),
+        ({**ACCOUNT, "admin_password": 12345678}, "open_webui_admin_password must be a string"),
+        ({"name": None}, "open_webui_name must be a string"),
+        ({"env": ["ENABLE_WEB_SEARCH"]}, "open_webui_env must be a mapping"),
         ({"admin_email": "a@b"}, "belong together"),
         ({"admin_email": "admin", "admin_password": "x"}, "must be an address such as admin@example.org"),
         ({**ACCOUNT, "admin_password": "密" * 25}, "longer than 72 bytes"),
@@ -191,11 +194,15 @@ def test_what_it_cannot_reach_is_refused():
     away = problem(("gpu-01", "", [CHAT]), ("gpu-02", "10.0.0.2", [CHAT]))
     assert "cannot reach service chat on gpu-02" in away
     assert "llm_gateway" in away
-    assert "gpu-01: service chat: unknown key `modle`" in problem(("gpu-01", "", [{"name": "chat", "modle": "x"}]))
+    wrong = [{"name": "chat", "modle": "x"}]
+    assert problem(("gpu-01", "", wrong)).startswith("service chat: unknown key `modle`"), "the role names this host"
+    assert problem(("gpu-02", "", wrong)).startswith("gpu-02: service chat: unknown key `modle`")
 
 
 def test_a_gateway_without_a_key_for_it_is_refused():
     gateway = {"keys": [{"name": "team", "key": "t" * 20}]}
-    assert "add one named open-webui to llm_gateway_keys" in problem(gateway=gateway)
+    assert 'add {name: open-webui, key: "..."} to llm_gateway_keys' in problem(gateway=gateway)
+    assert "none of llm_gateway_keys" in problem(gateway=gateway, api_key="s" * 20)
+    assert "llm_gateway_keys[0]: must be a mapping" in problem(gateway={"keys": ["t" * 20]})
     narrow = {"keys": [{"name": "open-webui", "key": "t" * 20, "services": ["vectors"]}]}
     assert "no model to talk to" in problem(("gpu-01", "", [CHAT, VECTORS]), gateway=narrow)

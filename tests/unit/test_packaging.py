@@ -44,11 +44,13 @@ HARMLESS: dict[str, dict[str, t.Any]] = {
     "llm_gateway_certificate": {"directory": "/nonexistent/certificates", "docker_cli": "/nonexistent/docker"},
     "llm_api_test": {},
     "llm_health": {"url": "http://127.0.0.1:1", "served_name": "none", "level": "http"},
+    "llm_load": {"url": "http://127.0.0.1:1", "served_name": "none", "seconds": 1},
     "llm_service": {
         "service": {"name": "packaging-test", "state": "absent"},
         "docker_cli": "/nonexistent/docker",
         "directory": "/nonexistent/services",
     },
+    "llm_service_info": {"docker_cli": "/nonexistent/docker"},
     "mirror_probe": {
         "kind": "url",
         "candidates": [{"name": "nowhere", "url": "http://127.0.0.1:1"}],

@@ -10,9 +10,10 @@ import typing as t
 import pytest
 import side_container
 from ansible.module_utils.llmfleet.docker_cli import Docker
-from ansible.module_utils.llmfleet.errors import BadInput
+from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
 from ansible.module_utils.llmfleet.lifecycle import Seen
 from ansible.module_utils.llmfleet.side import health as side_health
+from ansible.module_utils.llmfleet.side import job as side_job
 from ansible.module_utils.llmfleet.side import parts
 from ansible.module_utils.llmfleet.side import spec as side_spec
 from ansible.module_utils.llmfleet.side.files import FileKeeper, read
@@ -124,13 +125,17 @@ def test_only_files_that_differ_make_no_new_container():
     spec = side_spec.build(side(), "sha256:1")
     alive, dead = Seen(spec, "running"), Seen(spec, "exited")
 
-    def action(current, files, wanted=spec, previous=None, state="started", **fields):
-        found = decide_side(side(**fields), state, current, previous, wanted, files)
+    def action(current, files, wanted=spec, previous=None, state="started", had=(), **fields):
+        found = decide_side(side(**fields), state, current, previous, wanted, files, had)
         return found.action
 
     assert action(alive, "") == "keep"
     assert action(alive, "files: a", reload_signal="HUP") == "reload"
     assert action(alive, "files: a") == "restart"
+    assert action(alive, "files: a", reload_signal="HUP", listens=["127.0.0.1:80"], had=["127.0.0.1 80"]) == "reload"
+    assert action(alive, "files: a", reload_signal="HUP", listens=["127.0.0.1:81"], had=["127.0.0.1 80"]) == "reload"
+    # it would be in its own way
+    assert action(alive, "files: a", reload_signal="HUP", listens=["0.0.0.0:80"], had=["127.0.0.1 80"]) == "restart"
     assert action(dead, "files: a", reload_signal="HUP") == "start"
     assert action(None, "files: a") == "create"
     other = side_spec.build(side(memory="1g"), "sha256:1")
@@ -243,6 +248,23 @@ def test_an_answer_right_after_a_signal_may_be_that_of_before(monkeypatch):
     told = parts.Health("http://127.0.0.1:9/", contains="digest")
     assert side_health.wait_up(docker, "proxy", told, reloaded=True) < 0.2
     assert side_health.wait_up(docker, "proxy", parts.Health()) >= 0.3
+
+
+def test_its_own_port_on_another_address_is_no_stranger(monkeypatch, tmp_path):
+    monkeypatch.setattr(side_job, "who_listens", lambda _docker, host, port: f"somebody on {host}:{port}")
+    job = side_job.SideJob(given(user=":".join(map(str, OWN)), listens=["0.0.0.0:80"]), tmp_path, None, False)
+    job._check_addresses(Docker(Engine()), ["127.0.0.1 80"])
+    for had in ([], ["127.0.0.1 81"]):
+        with pytest.raises(LlmfleetError, match="port 80 on .* is taken by somebody"):
+            job._check_addresses(Docker(Engine()), had)
+
+
+def test_what_an_interruption_left_goes_with_the_rest(capsys, tmp_path):
+    home = tmp_path / "side" / "proxy"
+    (home / "files.aside").mkdir(parents=True)
+    (home / "file.part").write_text("a secret")
+    assert run(capsys, tmp_path, state="absent")["changed"] is True
+    assert not home.exists()
 
 
 def run(capsys, tmp_path, check=False, **fields):

@@ -68,6 +68,21 @@ def test_a_run_has_verified_what_it_launched():
     assert (row["verdict"], row["verification"], row["urls"]["lan"]) == ("ready", LEVELS, "l")
 
 
+def test_a_helper_that_is_wanted_has_to_run():
+    idle = {"name": "llm-gateway", "state": "exited", "problem": ""}
+
+    def said(row, *wanted):
+        return wrong(of_host({"services": [], "helpers": [row], "wsl": False}, "gpu1", [], helpers=wanted))
+
+    assert said(idle) == []
+    assert said(idle, "llm-gateway", "open-webui") == [
+        "llm-gateway: it is stopped; run site.yml",
+        "open-webui: it is missing; deploy it with site.yml",
+    ]
+    assert said({**idle, "state": "running"}, "llm-gateway") == []
+    assert said({**idle, "problem": "it ended"}, "llm-gateway") == ["llm-gateway: it ended"]
+
+
 def test_what_was_asked_anew_counts_more_than_what_a_run_found():
     result = {"service": {"name": "chat"}, "verification": LEVELS, "urls": {}}
     (row,) = host({**ROW, "answering": False, "problem": "it ended"}, results=[result])["services"]

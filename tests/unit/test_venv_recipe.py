@@ -148,7 +148,7 @@ if os.path.basename(sys.argv[0]) == "vllm":
     print("0.0")
     sys.exit()
 conf = pathlib.Path(os.environ["PIP_CONFIG_FILE"]).read_text() if "PIP_CONFIG_FILE" in os.environ else ""
-pathlib.Path({calls!r}).write_text(json.dumps([sys.argv[1:], conf]))
+pathlib.Path({calls!r}).write_text(json.dumps([sys.argv[1:], conf or os.environ["PIP_INDEX_URL"]]))
 if os.path.exists({broken!r}):
     print("ERROR: No matching distribution found for zlib==9")
     sys.exit(1)
@@ -219,11 +219,13 @@ def test_one_that_fails_leaves_nothing_and_says_why(maker):
 
 
 def test_one_for_gpus_is_resolved_by_pip(maker):
-    made = maker(variant="cuda", version="0.33.0")
+    index = "http://me:secret@127.0.0.1:1/simple"
+    made = maker(variant="cuda", version="0.33.0", pypi_index=index)
     assert made["action"] == "build", made
-    asked, conf = json.loads(maker.calls.read_text())
-    assert ("--no-deps" in asked, conf) == (False, "")
-    assert asked[asked.index("--index-url") + 1] == "http://127.0.0.1:1/simple"
+    asked, used = json.loads(maker.calls.read_text())
+    assert "--no-deps" not in asked
+    assert used == index
+    assert "secret" not in " ".join(asked)
 
 
 def test_a_full_disk_is_told_before_anything_is_fetched(maker, monkeypatch):

@@ -235,6 +235,28 @@ def test_the_container_that_served_before_goes_only_when_the_unit_answers(tmp_pa
     assert before.state == "removed"
 
 
+def test_a_hand_over_from_a_container_that_was_interrupted_is_gone_on_with(tmp_path, monkeypatch):
+    before = FakeContainer()
+    host = Host(tmp_path, monkeypatch, before)
+    host.run("one")
+    # as after a power cut when the file of the unit was there and the container still ran
+    before.state, host.systemd.running = "running", None
+    assert host.run("one")[0] == "start"
+    assert (before.state, host.systemd.running["argv"]) == ("removed", ["one"])
+
+
+def test_the_container_comes_back_when_systemd_fails(tmp_path, monkeypatch):
+    before = FakeContainer()
+    host = Host(tmp_path, monkeypatch, before)
+    attempt = host.systemd.attempt
+    monkeypatch.setattr(
+        host.systemd, "attempt", lambda *args: (1, "", "Access denied") if args[0] == "enable" else attempt(*args)
+    )
+    with pytest.raises(RolledBackError, match="systemctl enable: Access denied.*The container is back"):
+        host.run("one")
+    assert (before.state, host.files()) == ("running", [])
+
+
 def test_a_host_without_docker_has_no_container_before(tmp_path):
     before = ContainerBefore(None, SERVICE, str(tmp_path))
     before.stop()

@@ -78,6 +78,16 @@ FAILURES = (
         "correct `chat_template` (the log shows the place), or leave it out: the model brings its own",
     ),
     Failure(
+        r"[KV] cache type (?P<type>\S+) with block size (?P<block>\d+) does not divide \w+=(?P<size>\d+)",
+        "this model's heads ({size} numbers) cannot be kept in a cache of type {type}, which takes {block} at once",
+        "leave `cache_type` out, or set it to bf16",
+    ),
+    Failure(
+        r"Pooling type 'none' is not OAI compatible",
+        "the model does not say how its tokens become one vector",
+        "set `pooling` to what it was made for (mean, cls or last), or name a model made for embeddings",
+    ),
+    Failure(
         r"quantized V cache requires flash_attn",
         "a quantised cache (cache_type) needs flash attention",
         "set `flash_attention: true`, or leave `cache_type` out",

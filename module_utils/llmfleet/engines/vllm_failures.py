@@ -44,6 +44,11 @@ FAILURES = (
         "set context_length to {most} or less, raise gpu_memory_utilization, or set cache_type: fp8",
     ),
     Failure(
+        r"default chat template is no longer allowed",
+        "the model brings no chat template",
+        "set `chat_template`, or name a model made for conversations",
+    ),
+    Failure(
         r"No available memory for the cache blocks",
         "the weights leave no memory for the cache",
         "raise gpu_memory_utilization, use more GPUs (tensor_parallel) or a smaller model",

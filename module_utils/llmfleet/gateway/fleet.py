@@ -52,7 +52,9 @@ def backends(hosts: t.Sequence[Data], gateway_host: str, chosen: t.Sequence[str]
         try:
             parsed = services.parse_all(host["services"])
         except LlmfleetError as error:
-            raise BadInput(f"{host['host']}: {error}") from None
+            # the host that all this is about is named by who asks
+            where = "" if host["host"] == gateway_host else f"{host['host']}: "
+            raise BadInput(f"{where}{error}") from None
         for service, raw in zip(parsed, host["services"]):
             if service.state == "started" and (not chosen or service.name in chosen):
                 found.append(_backend(service, host, gateway_host, str(raw.get("api_key") or "")))

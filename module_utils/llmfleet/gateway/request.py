@@ -63,7 +63,8 @@ def make(said: t.Mapping[str, t.Any], hosts: t.Sequence[fleet.Data], gateway_hos
         raise BadInput("llm_gateway_max_body_mib must be a number from 1 to 1024 (MiB)")
     groups = fleet.groups(found)
     if not groups:
-        raise BadInput("the gateway has nothing to publish: no host of llm_hosts has a started service")
+        those = " that llm_gateway_services names" if said["services"] else ""
+        raise BadInput(f"the gateway has nothing to publish: no host of llm_hosts has a started service{those}")
     names = {name for group in groups for name in group.names}
     # a service that is stopped for an hour makes no key wrong
     published = fleet.published(hosts, said["services"])

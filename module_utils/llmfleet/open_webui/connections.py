@@ -6,7 +6,7 @@ import typing as t
 
 from ansible.module_utils.llmfleet import services
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
-from ansible.module_utils.llmfleet.gateway import fleet
+from ansible.module_utils.llmfleet.gateway import access, fleet
 from ansible.module_utils.llmfleet.services import Service
 
 Data = dict[str, t.Any]
@@ -30,13 +30,16 @@ def connection(url: str, key: str, models: t.Sequence[str] = ()) -> Data:
 
 def through(gateway: t.Mapping[str, t.Any], api_key: str, found: t.Sequence[Service]) -> Wiring:
     """Return the one connection to the gateway on this host, and what reads files there."""
-    keys = {row.get("name"): row for row in gateway["keys"]}
+    access.parse(gateway["keys"])
+    keys = {row["name"]: row for row in gateway["keys"]}
     if keys and not api_key and GATEWAY_KEY not in keys:
         raise BadInput(
-            f"the web UI has no key for the gateway: add one named {GATEWAY_KEY} to llm_gateway_keys, or give it in "
-            "open_webui_api_key"
+            f'the web UI has no key for the gateway: add {{name: {GATEWAY_KEY}, key: "..."}} to llm_gateway_keys (a '
+            "key of its own: openssl rand -hex 24), or set open_webui_api_key to a key that is there"
         )
-    row = next((one for one in keys.values() if api_key and one.get("key") == api_key), keys.get(GATEWAY_KEY, {}))
+    row = next((one for one in keys.values() if one["key"] == api_key), {}) if api_key else keys.get(GATEWAY_KEY, {})
+    if keys and not row:
+        raise BadInput("open_webui_api_key is none of llm_gateway_keys, so the gateway would refuse the web UI; add it")
     allowed = [names for names in (gateway["services"], row.get("services")) if names]
     usable = [one for one in found if all(one.name in names for names in allowed)]
     url, key = f"http://127.0.0.1:{gateway['port']}/v1", api_key or row.get("key", "")
@@ -50,7 +53,7 @@ def through(gateway: t.Mapping[str, t.Any], api_key: str, found: t.Sequence[Serv
 def directly(hosts: Hosts, here: str) -> Wiring:
     """Return a connection to each service, and what reads files."""
     for host in hosts:
-        for one in reached([host]):
+        for one in reached([host], here):
             if host["host"] != here and not one.public:
                 raise BadInput(
                     f"the web UI on {here} cannot reach service {one.name} on {host['host']}, whose `bind` is "
@@ -83,12 +86,13 @@ def _embedding(url: str, key: str, model: str) -> dict[str, str]:
     }
 
 
-def reached(hosts: Hosts) -> list[Service]:
-    """Return the services of ``hosts`` that run."""
+def reached(hosts: Hosts, here: str) -> list[Service]:
+    """Return the services of ``hosts`` that run; ``here`` needs no naming in errors."""
     found: list[Service] = []
     for host in hosts:
         try:
             found += [one for one in services.parse_all(host["services"]) if one.state == "started"]
         except LlmfleetError as error:
-            raise BadInput(f"{host['host']}: {error}") from None
+            where = "" if host["host"] == here else f"{host['host']}: "
+            raise BadInput(f"{where}{error}") from None
     return found

@@ -75,7 +75,7 @@ def _make(said: t.Mapping[str, t.Any], hosts: Hosts, here: str, gateway: t.Mappi
     if said["api_url"]:
         connections = [connection(_url(said["api_url"]), said["api_key"])]
     elif gateway:
-        connections, embedding = through(gateway, said["api_key"], reached(hosts))
+        connections, embedding = through(gateway, said["api_key"], reached(hosts, here))
     else:
         connections, embedding = directly(hosts, here)
     owned = {**_wishes(said), **embedding, **_extra(said["env"])}
@@ -97,6 +97,11 @@ def _make(said: t.Mapping[str, t.Any], hosts: Hosts, here: str, gateway: t.Mappi
 
 
 def _check(said: t.Mapping[str, t.Any]) -> None:
+    for name, value in said.items():
+        if name not in ("port", "signup", "models_for_all", "env") and not isinstance(value, str):
+            raise BadInput(f"open_webui_{name} must be a string (quote it)")
+    if not isinstance(said["env"], dict):
+        raise BadInput("open_webui_env must be a mapping of variables to strings")
     try:
         loopback = ipaddress.ip_address(said["bind"]).is_loopback
     except ValueError:

@@ -9,7 +9,7 @@ from ansible.module_utils.llmfleet.addresses import who_listens
 from ansible.module_utils.llmfleet.constants import LABEL_SIDE
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.errors import LlmfleetError
-from ansible.module_utils.llmfleet.lifecycle import PREVIOUS, Decision, describe
+from ansible.module_utils.llmfleet.lifecycle import NEXT, PREVIOUS, Decision, describe
 from ansible.module_utils.llmfleet.side import parts
 from ansible.module_utils.llmfleet.side import spec as side_spec
 from ansible.module_utils.llmfleet.side.files import FileKeeper
@@ -65,11 +65,12 @@ class SideJob:
             raise LlmfleetError(f"{side.name}: image {side.image} is not on this host; build or pull it first")
         wanted = side_spec.build(side, image["Id"] if image else "")
         seen = [describe(container, spec) for container, spec in zip(containers, specs)]
-        decision = decide_side(side, "started", seen[0], seen[1], wanted, files.why())
+        had = files.known.get("listens") or []
+        decision = decide_side(side, "started", seen[0], seen[1], wanted, files.why(), had)
         self._tell(decision, specs[0] or specs[1], wanted)
         keeper = SideKeeper(docker, side, files)
         if decision.action in LOOKS:
-            self._check_addresses(docker, any(seen))
+            self._check_addresses(docker, had if any(seen) else [])
             keeper.check(wanted, self._check_mode)
         if not self._check_mode:
             seconds = keeper.carry_out(decision.action, wanted)
@@ -83,11 +84,12 @@ class SideJob:
         }
         self.result.update(changed=decision.changes, action=decision.action, why=decision.why, diff=diff)
 
-    def _check_addresses(self, docker: Docker, there: bool) -> None:
-        """Raise LlmfleetError when an address that it takes anew belongs to somebody."""
-        had = self._files.known.get("listens", ()) if there else ()
+    def _check_addresses(self, docker: Docker, had: t.Sequence[str]) -> None:
+        """Raise LlmfleetError when a port that it takes anew belongs to somebody; ``had`` are the addresses it has."""
+        ports = {row.rpartition(" ")[2] for row in had}
         for host, port in self._side.listens:
-            listener = "" if f"{host} {port}" in had else who_listens(docker, host, port)
+            # of a port that it has on another address, it would be told itself
+            listener = "" if str(port) in ports else who_listens(docker, host, port)
             if listener:
                 raise LlmfleetError(
                     f"{self._side.name}: port {port} on {host} is taken by {listener}; choose another or stop it"
@@ -97,7 +99,8 @@ class SideJob:
         specs: list[Spec | None] = [None, None]
         if self._docker:
             containers, specs = self._look(self._docker)
-            if any(containers):
+            # one that an interruption left behind counts as well
+            if any(containers) or self._own(self._docker, self._side.name + NEXT):
                 self._tell(Decision("remove", "state is absent"), specs[0] or specs[1], None)
         volumes = {**((specs[0] or specs[1] or {}).get("volumes", {})), **self._side.volumes}
         rest = [self._home / name for name in parts.RESERVED]

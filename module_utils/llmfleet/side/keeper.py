@@ -26,18 +26,34 @@ CHECK_SECONDS = 60.0
 """How long the program may look at its new files."""
 
 
+def moves(side: Side, had: t.Collection[str]) -> bool:
+    """Whether a port that it has (``had``, as in its record) is to be taken on another address.
+
+    No program can listen on 0.0.0.0 while it still does on 127.0.0.1, nor the other way round.
+    """
+    ports = {row.rpartition(" ")[2] for row in had}
+    return any(str(port) in ports and f"{host} {port}" not in had for host, port in side.listens)
+
+
 def decide_side(
-    side: Side, state: str, current: Seen | None, previous: Seen | None, wanted: Spec | None, files: str
+    side: Side,
+    state: str,
+    current: Seen | None,
+    previous: Seen | None,
+    wanted: Spec | None,
+    files: str,
+    had: t.Collection[str] = (),
 ) -> Decision:
     """Return what brings the helper to ``state``; ``files`` says what is to be done about its files, "" for nothing.
 
-    Beside the actions of a service: reload (the signal is sent) and restart, where only files differ.
+    Beside the actions of a service: reload (the signal is sent) and restart, where only files differ. ``had``: the
+    addresses that it was accepted with.
     """
     found = decide(state, current, previous, wanted)
     if not files or found.action in ("remove", "none"):
         return found
     if found.action == "keep":
-        return Decision("reload" if side.reload_signal else "restart", files)
+        return Decision("reload" if side.reload_signal and not moves(side, had) else "restart", files)
     return found if found.action == "create" else Decision(found.action, f"{found.why}; {files}")
 
 

@@ -124,7 +124,8 @@ class VenvJob:
             pip += ["--no-deps", "--only-binary=:all:", "--find-links", str(folder / PYTHON_FOLDER)]
             env["PIP_CONFIG_FILE"] = str(folder / SITE_FOLDER / "pip.conf")
         else:
-            pip += ["--index-url", package_index(self.params["pypi_index"], self._fallback)]
+            # an argument would show a password in it to every user of the host
+            env["PIP_INDEX_URL"] = package_index(self.params["pypi_index"], self._fallback)
         self._run(pip, env)
 
     def _name_it_vllm(self) -> None:

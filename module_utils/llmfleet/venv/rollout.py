@@ -65,9 +65,12 @@ class UnitRollout:
                 # equal but not answering: a restart is what an operator would try first
                 self.instead = {"changed": True, "action": "restart", "why": str(error)}
                 return self._restart(wanted, self._verify)
-        if action == "start":
+        if action == "start" and not self._before.there:
             return self._restart(wanted, self._verify)
-        if action == "finish":
+        if action == "start":
+            # a former run was interrupted before the unit had taken over from the container
+            self._before.stop()
+        if action in ("start", "finish"):
             return self._prove(wanted)
         if action == "restore":
             return self.restore()
@@ -112,20 +115,16 @@ class UnitRollout:
         return report
 
     def _restart(self, spec: Spec, verify: Verify) -> Report:
-        self._systemd.do("daemon-reload")
-        self._systemd.do("enable", "--quiet", self._unit)
         self._seen.since = time.time()
-        rc, out, err = self._systemd.attempt("restart", self._unit)
-        if rc != 0:
-            said = (err or out).strip()
-            raise NotReadyError(
-                {
+        for words in (("daemon-reload",), ("enable", "--quiet", self._unit), ("restart", self._unit)):
+            rc, out, err = self._systemd.attempt(*words)
+            if rc != 0:
+                diagnosis = {
                     "cause": "systemd cannot start the unit",
-                    "evidence": said[:300],
+                    "evidence": f"systemctl {words[0]}: {(err or out).strip()[:300]}",
                     "fix": f"see systemctl status {self._unit}",
-                },
-                log_of(self._seen, self._name),
-            )
+                }
+                raise NotReadyError(diagnosis, log_of(self._seen, self._name))
         return self._check(spec, verify)
 
     def _check(self, spec: Spec, verify: Verify) -> Report:
