@@ -2,8 +2,8 @@
 """How much faster vLLM starts with the caches that its first start left than without any.
 
 The tiny model on the processor. This project's image holds no compiler, and without one nothing is compiled that could
-be kept; so a copy of it with g++ is made for this bench, and `enforce_eager: false` lets vLLM compile (torch.compile),
-as it does on GPUs.
+be kept; so a copy of it with g++ and PyTorch's headers is made for this bench, and `enforce_eager: false` lets vLLM
+compile (torch.compile), as it does on GPUs.
 """
 
 from __future__ import annotations
@@ -22,18 +22,30 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "integration")]
 import conftest  # noqa: E402, F401 - makes the checkout importable
 import tiny_hf  # noqa: E402
+from ansible.module_utils.llmfleet.vllm_pins import TORCH  # noqa: E402
 from helpers import docker, free_port, run_module  # noqa: E402
 
 NAME = "bench-vllm-start"
 IMAGE = "bench-vllm-compiler:latest"
-INSTALL = "apt-get update && apt-get install -y --no-install-recommends g++ python3-dev"
+INSTALL = """
+set -e
+apt-get update
+apt-get install -y --no-install-recommends g++ python3-dev
+cd /tmp && python3 -m zipfile -e /wheels/torch-*.whl wheel
+cp -r wheel/torch/include /opt/vllm/lib/python3*/site-packages/torch/
+rm -rf wheel
+"""
 
 
 def with_compiler(image: str) -> None:
     """Make IMAGE: ``image`` and a compiler, from this machine's own package sources."""
     mounts = [f"--volume={path}:{path}:ro" for path in ("/etc/apt", "/etc/ssl/certs/ca-certificates.crt")]
-    asked = ["--name", NAME, "--user", "0", "--network", "host", *mounts, "--entrypoint", "sh"]
-    docker("run", *asked, image, "-c", INSTALL)
+    with tempfile.TemporaryDirectory() as wheels:
+        wanted = ["--no-deps", "--only-binary=:all:", "--python-version", "3.11", f"torch=={TORCH}"]
+        subprocess.run(["python3", "-m", "pip", "download", "--quiet", "--dest", wheels, *wanted], check=True)
+        mounts.append(f"--volume={wheels}:/wheels:ro")
+        asked = ["--name", NAME, "--user", "0", "--network", "host", *mounts, "--entrypoint", "sh"]
+        docker("run", *asked, image, "-c", INSTALL)
     user = docker("image", "inspect", "--format", "{{.Config.User}}", image).strip()
     entrypoint = docker("image", "inspect", "--format", "{{json .Config.Entrypoint}}", image).strip()
     docker("commit", "--change", f"USER {user}", "--change", f"ENTRYPOINT {entrypoint}", NAME, IMAGE)

@@ -50,8 +50,8 @@ def make_plan(
     memory_rule: str = "refuse",
     running: t.Sequence[str] = (),
 ) -> Data:
-    """Return the plan: {host, wsl, engine, toolkit, image, vllm_image, vllm_venv, models, models_changed, services, vllm,
-    warnings, problems}.
+    """Return the plan: {host, wsl, engine, toolkit, image, vllm_image, vllm_venv, models, models_changed, services,
+    vllm, warnings, problems}.
 
     ``facts``: what host_info says; ``engine`` and ``toolkit``: the plans of docker_engine and
     nvidia_container_toolkit; ``images``: the plans of llama_cpp_image and vllm_image by engine, each of which may be

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ansible.module_utils.llmfleet.engines import ENGINES
-from ansible.module_utils.llmfleet.engines.options import flag_of
+from ansible.module_utils.llmfleet.engines.options import flag_of, in_full
 from ansible.module_utils.llmfleet.hub.choice import PROJECTOR
 from ansible.module_utils.llmfleet.model_ref import masked
 from ansible.module_utils.llmfleet.service_fields import GPU_ENV, SECRET_ENV, Service
@@ -77,17 +77,20 @@ def _check_engine(service: Service, where: str) -> None:
 
 def _check_arguments(service: Service, where: str) -> None:
     engine = ENGINES[service.engine]
+    known = {**engine.REFUSED_FLAGS, **engine.OWNED_FLAGS, **engine.SHARED_FLAGS}
     for arg in service.args:
-        flag = flag_of(arg)
-        check(flag not in engine.REFUSED_FLAGS, where, f"`args` may not hold {flag}: {engine.REFUSED_FLAGS.get(flag)}")
+        given = flag_of(arg)
+        flag = in_full(given, known) if engine.ABBREVIATES else given
+        said = flag if flag == given else f"{given}, short for {flag}"
+        check(flag not in engine.REFUSED_FLAGS, where, f"`args` may not hold {said}: {engine.REFUSED_FLAGS.get(flag)}")
         check(
-            flag not in engine.OWNED_FLAGS, where, f"`args` holds {flag}: say it with `{engine.OWNED_FLAGS.get(flag)}`"
+            flag not in engine.OWNED_FLAGS, where, f"`args` holds {said}: say it with `{engine.OWNED_FLAGS.get(flag)}`"
         )
         shared = [
             name for name in engine.SHARED_FLAGS.get(flag, ()) if getattr(service, name) != getattr(Service, name)
         ]
         check(
-            not shared, where, f"`args` holds {flag}, of which `{'` and `'.join(shared)}` says a part: say it all there"
+            not shared, where, f"`args` holds {said}, of which `{'` and `'.join(shared)}` says a part: say it all there"
         )
     for key in service.env:
         check(key not in engine.REFUSED_ENV, where, f"`env` may not hold {key}: {engine.REFUSED_ENV.get(key)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 import typing as t
 
 from ansible.module_utils.llmfleet.errors import BadInput
@@ -11,8 +12,6 @@ from ansible.module_utils.llmfleet.service_key import Key
 
 _READABLE = 20
 """Words that a sentence can list."""
-_NUMBERS = 1 << 63
-"""No number of a service is so big, and neither YAML's .inf nor .nan is below it."""
 
 
 def close(word: str, known: t.Iterable[str]) -> str:
@@ -75,4 +74,4 @@ def _check_number(name: str, key: Key, said: float, where: str) -> None:
         words = f"must be between {key.minimum} and {key.maximum}, not {said}"
     above = key.maximum is not None and not said <= key.maximum
     check(said >= (key.minimum or 0) and not above, where, f"`{name}` {words}{f' ({key.hint})' if key.hint else ''}")
-    check(abs(said) < _NUMBERS, where, f"`{name}` must be a number that programs can read, not {said}")
+    check(abs(said) <= sys.float_info.max, where, f"`{name}` must be a finite number, not {said}")

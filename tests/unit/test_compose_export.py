@@ -32,6 +32,12 @@ def read(made: Export) -> dict[str, t.Any]:
     return t.cast("dict[str, t.Any]", yaml.safe_load(made.files[COMPOSE]))
 
 
+def test_the_model_is_called_so_whatever_stands_beside_it():
+    found = vllm_service(mounts=(Mount("/srv/x.jinja", "/files/chat_template/own/x"), Mount("/hub/m", "/models/qwen")))
+    sources = [volume["source"] for volume in read(export([found]))["services"]["big"]["volumes"]]
+    assert sources[:2] == ["${BIG_MODEL:-/hub/m}", "${BIG_MODEL_2:-/srv/x.jinja}"]
+
+
 def test_everything_of_a_container_has_its_counterpart():
     deployed = llama(memory="2g", cpus=1.5, args=["--no-warmup"], env={"LANG": "C", "COST": "5$"})
     made = export([deployed])

@@ -239,6 +239,24 @@ def test_what_does_not_go_together_is_one_sentence(change, words):
     assert words in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--gpu-memory-util", "0.5"], "short for --gpu-memory-utilization: say it with `gpu_memory_utilization`"),
+        (
+            ["--tensor-parallel=2"],
+            "`args` holds --tensor-parallel, short for --tensor-parallel-size: say it with `tensor_parallel`",
+        ),
+        (["--conf", "/x"], "`args` may not hold --conf, short for --config"),
+    ],
+)
+def test_flags_that_vllm_would_complete_are_refused_too(args, words):
+    with pytest.raises(BadInput) as refusal:
+        parse({**VLLM, "args": args})
+    assert words in str(refusal.value)
+    assert parse({**VLLM, "args": ["--max-logprobs", "5"]}).args
+
+
 def test_an_object_may_be_given_whole_where_no_field_says_a_part_of_it():
     flag = "--override-generation-config"
     assert of_vllm(args=[flag, '{"top_k": 3}'])[-2:] == [flag, '{"top_k": 3}']

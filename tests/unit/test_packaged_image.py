@@ -173,3 +173,13 @@ def test_removal_takes_what_was_made_and_pulled_of_this_kind(run, machine):
     left = ["llmfleet/base:debian-bookworm", "llmfleet/gateway:000000000001", "llmfleet/open-webui:1"]
     assert machine.names() == left
     assert run(state="absent")["changed"] is False
+
+
+def test_what_was_pulled_and_is_in_use_is_taken_by_a_later_removal(run, machine):
+    machine.answers["docker.m.daocloud.io"] = ""
+    pulled = run(source="pull")["image"]
+    machine.set("used", pulled)
+    assert run(state="absent")["in_use"] == {pulled: ["chat"]}
+    machine.set("used", "nothing")
+    assert pulled in run(state="absent")["removed"]
+    assert run(state="absent")["changed"] is False

@@ -38,6 +38,7 @@ PAGES = sorted(
 )
 
 LEFT_TO_THE_PLAN = (
+    ", short for --",
     "`bind` must be an IP address",
     "is the projector",
     "set `api_key` too",

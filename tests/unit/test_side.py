@@ -11,13 +11,14 @@ import pytest
 import side_container
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
+from ansible.module_utils.llmfleet.handover import RolledBackError
 from ansible.module_utils.llmfleet.lifecycle import Seen
 from ansible.module_utils.llmfleet.side import health as side_health
 from ansible.module_utils.llmfleet.side import job as side_job
 from ansible.module_utils.llmfleet.side import parts
 from ansible.module_utils.llmfleet.side import spec as side_spec
 from ansible.module_utils.llmfleet.side.files import FileKeeper, read
-from ansible.module_utils.llmfleet.side.keeper import decide_side
+from ansible.module_utils.llmfleet.side.keeper import SideKeeper, decide_side
 from ansible.module_utils.llmfleet.watch import NotReadyError
 from ansible.module_utils.testing import patch_module_args
 
@@ -250,12 +251,37 @@ def test_an_answer_right_after_a_signal_may_be_that_of_before(monkeypatch):
     assert side_health.wait_up(docker, "proxy", parts.Health()) >= 0.3
 
 
+@pytest.mark.parametrize(
+    ("action", "words"), [("restart", "port is already allocated"), ("reload", "it cannot be sent SIGHUP")]
+)
+def test_files_go_back_where_docker_does_not_even_start_it(action, words, monkeypatch, tmp_path):
+    monkeypatch.setattr(side_health, "STAYS_SECONDS", 0)
+    FileKeeper(tmp_path, {"a": file("1")}, OWN).forward()
+    FileKeeper(tmp_path, {"a": file("1")}, OWN).accept([])
+    restarts = [(0, "", "")]
+    if action == "restart":
+        restarts.insert(0, (1, "", "driver failed: port is already allocated"))
+
+    def docker(argv, **_):
+        if argv[1] == "restart":
+            return restarts.pop(0)
+        state = {"Status": "running", "StartedAt": "1", "Pid": 0}
+        return (0, json.dumps([{"State": state, "RestartCount": 0}]), "") if argv[2] == "inspect" else (0, "", "")
+
+    asked = side(reload_signal="HUP", files_target="/f", files=[{"path": "a", "content": "2"}])
+    keeper = SideKeeper(Docker(docker), asked, FileKeeper(tmp_path, asked.files, OWN))
+    with pytest.raises(RolledBackError, match=f"{words}.*Its previous files are back and verified"):
+        keeper.carry_out(action, side_spec.build(asked, "sha256:1"))
+    assert read(tmp_path / "files") == {"a": file("1")}
+    assert not restarts
+
+
 def test_its_own_port_on_another_address_is_no_stranger(monkeypatch, tmp_path):
     monkeypatch.setattr(side_job, "who_listens", lambda _docker, host, port: f"somebody on {host}:{port}")
     job = side_job.SideJob(given(user=":".join(map(str, OWN)), listens=["0.0.0.0:80"]), tmp_path, None, False)
     job._check_addresses(Docker(Engine()), ["127.0.0.1 80"])
     for had in ([], ["127.0.0.1 81"]):
-        with pytest.raises(LlmfleetError, match="port 80 on .* is taken by somebody"):
+        with pytest.raises(LlmfleetError, match=r"port 80 on 0\.0\.0\.0 is taken by somebody"):
             job._check_addresses(Docker(Engine()), had)
 
 

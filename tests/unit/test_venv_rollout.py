@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.llmfleet import lifecycle
+from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.engines import vllm
 from ansible.module_utils.llmfleet.engines.base import SECRETS_DIR
 from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.handover import RolledBackError
+from ansible.module_utils.llmfleet.rollout import Rollout
 from ansible.module_utils.llmfleet.services import parse
 from ansible.module_utils.llmfleet.spec import identity
 from ansible.module_utils.llmfleet.timed_run import Answer
@@ -252,7 +254,7 @@ def test_the_container_comes_back_when_systemd_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(
         host.systemd, "attempt", lambda *args: (1, "", "Access denied") if args[0] == "enable" else attempt(*args)
     )
-    with pytest.raises(RolledBackError, match="systemctl enable: Access denied.*The container is back"):
+    with pytest.raises(RolledBackError, match=r"systemctl enable: Access denied.*The container is back"):
         host.run("one")
     assert (before.state, host.files()) == ("running", [])
 
@@ -278,6 +280,28 @@ def test_the_unit_that_served_before_makes_room_for_a_container(host):
     none.stop()
     none.remove()
     assert (none.restore(), host.systemd.calls) == ("", begun), "nothing is asked of systemd without a unit"
+
+
+@pytest.mark.parametrize("disk", ["full", "fine"])
+def test_a_unit_serves_on_while_no_container_can_be_made(host, disk):
+    host.run("one")
+    before = UnitBefore(host.systemd, "chat", str(host.secrets.parent), str(host.units))
+
+    def docker(argv, **_options):
+        if argv[2] == "inspect":
+            return 1, "", "No such container"
+        return (0, "", "") if argv[1] in ("rename", "logs") else (1, "", "no space left on device")
+
+    wanted = {
+        "name": "chat", "engine": "vllm", "image": "i", "argv": [], "env": {}, "mounts": {}, "memory": "", "user": "1",
+        "publish": "127.0.0.1:8001:8000", "restart_policy": "no", "salt": "s", "secrets": {},
+    }  # fmt: skip
+    made = Rollout(Docker(docker), SERVICE, str(host.cache), before.stop)
+    if disk == "fine":
+        made._create = lambda _spec: None
+    with pytest.raises(NotReadyError):
+        made.carry_out("create", wanted, {})
+    assert (host.systemd.running is None) == (disk == "fine"), "it makes room right before the new one starts"
 
 
 def test_a_port_that_others_hold_is_refused_and_that_of_the_one_before_is_not(host, monkeypatch):

@@ -8,5 +8,6 @@ from ansible.module_utils.llmfleet.engines import llama_server, vllm
 
 ENGINES: t.Mapping[str, t.Any] = {llama_server.NAME: llama_server, vllm.NAME: vllm}
 """Engine name -> its module. Of a service: MODEL_FORMAT (of hub.manifest), PATHS, DEFAULT_PARALLEL, OPTIONS, CHOICES,
-REFUSED_FIELDS, REFUSED_WORDS, REFUSED_MODELS, OWNED_FLAGS, SHARED_FLAGS, REFUSED_FLAGS, OWNED_ENV, REFUSED_ENV. Of a
-container: launch(), HEALTH_PATH, PHASES, FAILURES, and OFFLOAD: LIST_DEVICES, gpu_argv(), planned_layers(), fell_back(), proven_by_log(), judge()."""
+REFUSED_FIELDS, REFUSED_WORDS, REFUSED_MODELS, OWNED_FLAGS, SHARED_FLAGS, REFUSED_FLAGS, ABBREVIATES, OWNED_ENV,
+REFUSED_ENV. Of a container: launch(), rehearsal(), HEALTH_PATH, PHASES, FAILURES, and OFFLOAD: LIST_DEVICES,
+gpu_argv(), planned_layers(), fell_back(), proven_by_log(), judge()."""

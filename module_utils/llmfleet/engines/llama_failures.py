@@ -92,9 +92,7 @@ FAILURES = (
         "a quantised cache (cache_type) needs flash attention",
         "set `flash_attention: true`, or leave `cache_type` out",
     ),
-    Failure(
-        r"failed to parse grammar", "the grammar has an error", "correct `grammar`: the log shows what was read"
-    ),
+    Failure(r"failed to parse grammar", "the grammar has an error", "correct `grammar`: the log shows what was read"),
     Failure(
         r"built without SSL support",
         "the image's llama-server does no TLS",

@@ -54,6 +54,7 @@ REFUSED_WORDS: dict[str, dict[str, str]] = {}
 OWNED_FLAGS = owned_flags(OPTIONS)
 """Flags that a typed field sets; in free ``args`` they would contradict it."""
 SHARED_FLAGS = shared_flags(OPTIONS)
+ABBREVIATES = False
 OWNED_ENV = owned_env(OPTIONS)
 
 

@@ -158,3 +158,10 @@ def flag_of(arg: str) -> str:
     """Return the flag that an argument begins with: both engines read `_` as `-`, and vLLM `--object.member` too."""
     flag = arg.split("=", 1)[0]
     return flag.split(".", 1)[0].replace("_", "-") if flag.startswith("--") else flag
+
+
+def in_full(flag: str, known: t.Collection[str]) -> str:
+    """Return the flag of ``known`` that ``flag`` abbreviates, as Python's parsers let users do, or else itself."""
+    if len(flag) < len("--abc") or flag in known:
+        return flag
+    return next((one for one in known if one.startswith(flag)), flag)

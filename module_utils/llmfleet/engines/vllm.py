@@ -68,6 +68,8 @@ REFUSED_MODELS_WHY = (
 OWNED_FLAGS = owned_flags(OPTIONS)
 """Flags that a typed field sets; in free ``args`` they would contradict it."""
 SHARED_FLAGS = shared_flags(OPTIONS)
+ABBREVIATES = True
+"""Whether `--gpu-memory-util` says `--gpu-memory-utilization`. No flag of vLLM is the beginning of one told here."""
 OWNED_ENV = owned_env(OPTIONS)
 
 DRAFT_TOKENS = 5

@@ -66,7 +66,8 @@ class Leavings:
     def remove(self, docker: Docker, work: Path, check_mode: bool) -> dict[str, t.Any]:
         """Remove what was built and pulled, the logs and the caches; images in use are left, named."""
         images = self._built(docker) if docker.executable else {}
-        for name, image in images_present(docker, self.pulled(work), lenient=True).items():
+        found = images_present(docker, self.pulled(work), lenient=True)
+        for name, image in found.items():
             images.setdefault(str(image["Id"]), []).append(name)
         removed: list[str] = []
         in_use: dict[str, list[str]] = {}
@@ -77,9 +78,9 @@ class Leavings:
             else:
                 removed += names
         caches = [work / cache for cache in self.caches]
-        for path in filter(
-            Path.exists, [work / self.record, *caches, *sorted((work / "logs").glob(f"{self.slug}-*.log"))]
-        ):
+        # what a container still uses could not be found again without the record
+        record = [] if set(found) - set(removed) else [work / self.record]
+        for path in filter(Path.exists, [*record, *caches, *sorted((work / "logs").glob(f"{self.slug}-*.log"))]):
             removed.append(str(path))
             if not check_mode:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -167,16 +167,22 @@ class SideKeeper(Handover[float]):
         self._signalled = action == "reload"
         if self._signalled:
             self._signal(signal.Signals[f"SIG{self._side.reload_signal}"])
-        else:
-            self._docker.text("restart", "-t", str(self._stop_seconds), self._name)
+            return
+        rc, out, err = self._docker.attempt("restart", "-t", str(self._stop_seconds), self._name)
+        if rc != 0:
+            raise docker_refused(err or out)
 
     def _signal(self, number: signal.Signals) -> None:
         # after `docker kill`, whatever the signal, docker takes a later crash for a wanted end (moby issue 53415)
         container = self._docker.inspect("container", self._name)
         pid = container["State"]["Pid"] if container else 0
-        if not pid:
-            raise DockerError(f"container {self._name} does not run, so it cannot be sent {number.name}")
-        os.kill(pid, number)
+        try:
+            if not pid:
+                raise ProcessLookupError("it does not run")
+            os.kill(pid, number)
+        except ProcessLookupError as error:
+            said = {"cause": f"it cannot be sent {number.name}", "evidence": str(error), "fix": "see log_tail"}
+            raise NotReadyError(said) from None
 
     def _retired(self) -> None:
         self._files.forward()
