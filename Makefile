@@ -6,10 +6,11 @@ PYTEST_ARGS ?=
 
 comma := ,
 purge := $(subst $(comma), ,$(PURGE))
-ifneq ($(filter-out models engine,$(purge)),)
-$(error PURGE=$(PURGE): give models, engine or models,engine)
+ifneq ($(filter-out models webui engine,$(purge)),)
+$(error PURGE=$(PURGE): give models, webui, engine or several of them with commas between)
 endif
 purge_flags := $(if $(filter models,$(purge)),-e '{"model_store_purge": true}') \
+               $(if $(filter webui,$(purge)),-e '{"open_webui_purge": true}') \
                $(if $(filter engine,$(purge)),-e '{"docker_engine_purge": true}')
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -34,7 +35,7 @@ check: runtime ## show what deploy would change, change nothing
 status: runtime ## show what runs, whether it answers and how fast; changes nothing
 	ansible-playbook playbooks/status.yml -i $(INVENTORY) $(ARGS)
 
-remove: runtime ## take services, images, networks and files away (PURGE=models,engine takes those too)
+remove: runtime ## take services, images, networks and files away (PURGE=models,webui,engine takes those too)
 	ansible-playbook playbooks/remove.yml -i $(INVENTORY) $(purge_flags) $(ARGS)
 
 test: lint docs-check unit integration molecule ## what CI runs

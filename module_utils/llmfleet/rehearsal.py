@@ -25,6 +25,12 @@ class RefusedError(NotReadyError):
         return f"{super().__str__()}. The running container serves on as before"
 
 
+def new_arguments(before: Spec | None, wanted: Spec) -> bool:
+    """Whether ``wanted`` has something to rehearse that the running container of ``before`` has not shown to work."""
+    told = ("image_id", "entrypoint", "argv", "env", "mounts")
+    return before is None or any(before.get(key) != wanted.get(key) for key in told)
+
+
 def rehearse(
     docker: Docker, spec: Spec, container: str, secrets_dir: str, engine: t.Any, run: TimedRunner = timed_run
 ) -> None:

@@ -13,7 +13,7 @@ from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.handover import Handover
 from ansible.module_utils.llmfleet.http_client import Endpoint
 from ansible.module_utils.llmfleet.lifecycle import NEXT, PREVIOUS
-from ansible.module_utils.llmfleet.rehearsal import RefusedError, rehearse
+from ansible.module_utils.llmfleet.rehearsal import RefusedError, new_arguments, rehearse
 from ansible.module_utils.llmfleet.services import Service, Verify
 from ansible.module_utils.llmfleet.spec import STOP_SECONDS, Spec, create_argv, identity
 from ansible.module_utils.llmfleet.verify import Report
@@ -112,6 +112,8 @@ class Rollout(Handover[Report]):
         """Raise RefusedError for arguments that the engine does not take, while the present container still serves."""
         current = self._docker.inspect("container", self._name)
         if current is None or current["State"]["Status"] != "running":
+            return
+        if not new_arguments(stored(current), wanted):
             return
         folder = self._secrets_dir(wanted)
         try:

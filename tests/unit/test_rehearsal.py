@@ -81,6 +81,22 @@ def test_only_what_the_engine_says_itself_counts(answer, created):
 
 
 @pytest.mark.parametrize(
+    ("changes", "needed"),
+    [
+        ({}, False),
+        ({"memory": "8g"}, False),
+        ({"publish": "0.0.0.0:8080:8080"}, False),
+        ({"argv": ["--model", "/models/m.gguf"]}, True),
+        ({"image_id": "sha256:2"}, True),
+        ({"env": {"A": "b"}}, True),
+    ],
+)
+def test_what_the_running_container_has_shown_is_not_rehearsed(changes, needed):
+    assert rehearsal.new_arguments(SPEC, {**SPEC, **changes}) is needed
+    assert rehearsal.new_arguments(None, {**SPEC, **changes})
+
+
+@pytest.mark.parametrize(
     ("entrypoint", "argv"),
     [
         ("vllm", ["serve", "/models/m", "--port", "8000"]),

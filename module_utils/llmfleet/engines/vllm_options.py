@@ -128,6 +128,7 @@ REFUSED_FLAGS = {
 
 REFUSED_ENV = {
     "VLLM_GPU_MEM_FRACTION": "vLLM has no such variable; say it with `gpu_memory_utilization`",
+    "PYTHONPATH": "llmfleet's own, which asks for the API key, stands there",
     "VLLM_SERVER_DEV_MODE": "it opens paths that let callers run code on the server",
 }
 """Variables that are never right here, with the reason or the replacement."""
