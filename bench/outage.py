@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import itertools
 import json
 import statistics
@@ -19,7 +20,6 @@ import tempfile
 import threading
 import time
 import typing as t
-import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,15 +40,16 @@ class Prober(threading.Thread):
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
-        self.url, self.moments, self.going = f"http://127.0.0.1:{port}/v1/completions", [time.monotonic()], True
+        self.port, self.moments, self.going = port, [time.monotonic()], True
 
     def run(self) -> None:
         data = json.dumps({"prompt": "Hello", "max_tokens": 1}).encode()
         while self.going:
-            with contextlib.suppress(OSError, ValueError):
-                request = urllib.request.Request(self.url, data, {"Content-Type": "application/json"})
-                with urllib.request.urlopen(request, timeout=60) as answer:
-                    json.load(answer)
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError, KeyError):
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+                connection.request("POST", "/v1/completions", data, {"Content-Type": "application/json"})
+                with connection.getresponse() as answer:
+                    json.load(answer)["choices"]
                 self.moments.append(time.monotonic())
             time.sleep(0.005)
 

@@ -15,7 +15,7 @@ from ansible.module_utils.llmfleet.http_client import Endpoint
 from ansible.module_utils.llmfleet.lifecycle import NEXT, PREVIOUS
 from ansible.module_utils.llmfleet.rehearsal import RefusedError, new_arguments, rehearse
 from ansible.module_utils.llmfleet.services import Service, Verify
-from ansible.module_utils.llmfleet.spec import STOP_SECONDS, Spec, create_argv, identity
+from ansible.module_utils.llmfleet.spec import STOP_SECONDS, Spec, create_argv, identity, stored
 from ansible.module_utils.llmfleet.verify import Report
 from ansible.module_utils.llmfleet.watch import NotReadyError, docker_refused, wait_ready
 

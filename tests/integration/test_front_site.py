@@ -1,4 +1,4 @@
-"""site.yml with everything in front: a llama-server, a vLLM, the gateway and Open WebUI, deployed twice on this machine.
+"""site.yml with everything in front: a llama-server, a vLLM, the gateway and Open WebUI, deployed twice here.
 
 The images of vLLM, of the gateway and of Open WebUI are made if they are not there yet, which takes some ten minutes.
 """
@@ -13,7 +13,6 @@ import time
 import typing as t
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import openai
 import pytest
