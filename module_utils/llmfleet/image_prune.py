@@ -77,6 +77,21 @@ def take_away(docker: Docker, image: Image, check_mode: bool) -> list[str]:
     return [" ".join(said.split())] if rc != 0 else []
 
 
+def take_all_away(
+    docker: Docker, images: t.Mapping[str, t.Sequence[str]], check_mode: bool
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Remove ``images`` (id -> names); return (the names that went, first name -> why the image stays)."""
+    removed: list[str] = []
+    in_use: dict[str, list[str]] = {}
+    for identity, names in images.items():
+        reasons = take_away(docker, Image(identity, tuple(names)), check_mode)
+        if reasons:
+            in_use[names[0]] = reasons
+        else:
+            removed += names
+    return removed, in_use
+
+
 def prune(
     docker: Docker, work: Path, images: t.Sequence[Image], check_mode: bool
 ) -> tuple[list[str], dict[str, t.Any]]:

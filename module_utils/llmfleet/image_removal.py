@@ -14,7 +14,7 @@ from ansible.module_utils.llmfleet.constants import LABEL_BUILD_KEY
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.host_edge import LOCK, images_present
 from ansible.module_utils.llmfleet.image_builder import TOOLCHAIN_REPOSITORY
-from ansible.module_utils.llmfleet.image_prune import SOURCES_FOLDER, Image, take_away
+from ansible.module_utils.llmfleet.image_prune import SOURCES_FOLDER, take_all_away
 from ansible.module_utils.llmfleet.image_request import LABEL_STAGE, REPOSITORY
 
 OURS = tuple(f"{repository}:" for repository in (REPOSITORY, BASE_REPOSITORY, TOOLCHAIN_REPOSITORY))
@@ -26,14 +26,7 @@ LABELS = (LABEL_BUILD_KEY, LABEL_BASE, LABEL_STAGE)
 def remove(docker: Docker, work: Path, check_mode: bool) -> dict[str, t.Any]:
     """Remove our images, sources and logs; an image that a container uses is left and named."""
     images = _our_images(docker, work) if docker.executable else {}
-    in_use: dict[str, list[str]] = {}
-    removed: list[str] = []
-    for identity, names in images.items():
-        reasons = take_away(docker, Image(identity, tuple(names)), check_mode)
-        if reasons:
-            in_use[names[0]] = reasons
-        else:
-            removed += names
+    removed, in_use = take_all_away(docker, images, check_mode)
     files = [path for path in _our_files(work) if path.exists()]
     for path in files:
         if not check_mode:

@@ -19,6 +19,8 @@ Data = dict[str, t.Any]
 ENGINE = "vllm"
 AUTO, CPU, CUDA = "auto", "cpu", "cuda"
 
+_TWO = "images; name that of the latter in their `image`"
+
 
 def need(raw_services: t.Any, facts: Data, host: str, variant: str = AUTO, tag: str = "") -> Data:
     """Return {needed, variant, tag, why, problems, warnings} for ``host``; raises BadInput for services that are wrong.
@@ -32,7 +34,7 @@ def need(raw_services: t.Any, facts: Data, host: str, variant: str = AUTO, tag: 
         return {**found, "why": "no service of this host uses vLLM's image"}
     try:
         architecture = cpu_level.architecture(facts["platform"]["architecture"])
-        found["variant"], found["why"] = _variant(own, facts["gpu"], variant)
+        found["variant"], found["why"] = variant_for(own, facts["gpu"], variant, "vllm_image_variant", _TWO)
         if found["variant"] == CPU:
             VllmRequest(architecture).check()
             return found
@@ -48,17 +50,21 @@ def need(raw_services: t.Any, facts: Data, host: str, variant: str = AUTO, tag: 
     return found
 
 
-def _variant(services: t.Sequence[Service], gpu: Data, asked: str) -> tuple[str, str]:
-    """Return (variant, why). Raises BadInput when no single image serves all ``services``."""
+def variant_for(services: t.Sequence[Service], gpu: Data, asked: str, setting: str, two: str) -> tuple[str, str]:
+    """Return (variant, why). Raises BadInput when no single image or environment serves all ``services``.
+
+    ``setting`` names the variable that holds ``asked``; ``two`` says what it takes where some compute on the GPU and
+    others do not, and the way out.
+    """
     if asked != AUTO:
-        return asked, f"vllm_image_variant is {asked}"
+        return asked, f"{setting} is {asked}"
     has_gpu = gpu["verdict"] == gpus.GPU
     on_cpu = [one.name for one in services if one.device == CPU or (one.device == AUTO and not has_gpu)]
     on_gpu = [one.name for one in services if one.name not in on_cpu]
     if on_cpu and on_gpu:
         raise BadInput(
-            f"services {', '.join(on_gpu)} run vLLM on the GPU and {', '.join(on_cpu)} on the CPU, which takes two "
-            "images; name that of the latter in their `image`"
+            f"services {', '.join(on_gpu)} run vLLM on the GPU and {', '.join(on_cpu)} on the CPU, "
+            f"which takes two {two}"
         )
     if on_gpu and not has_gpu:
         raise BadInput(

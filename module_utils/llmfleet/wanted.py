@@ -18,6 +18,7 @@ from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
 from ansible.module_utils.llmfleet.gpu_access import NVIDIA_WAYS
 from ansible.module_utils.llmfleet.hub.manifest import SAFETENSORS
 from ansible.module_utils.llmfleet.memory.config_shape import from_config
+from ansible.module_utils.llmfleet.memory.shape import Shape
 from ansible.module_utils.llmfleet.services import Service
 
 
@@ -47,16 +48,21 @@ def _read_file(path: str) -> Model:
     return Model(found.fingerprint, found.header.context_length or None)
 
 
+def read_shape(folder: str, size: int) -> Shape | None:
+    """Return the shape of the model of ``size`` bytes in a folder with a config.json, None where it is not known."""
+    with open(os.path.join(folder, "config.json"), encoding="utf-8") as stream:
+        config = json.load(stream)
+    try:
+        return from_config(config, size)
+    except BadInput:
+        # the engine may know it all the same
+        return None
+
+
 def _read_folder(engine: t.Any, path: str) -> Model:
     """Return what is known of a model in Hugging Face format; its links are followed to where the files are."""
     found = hf_folder.read(path, engine.target_of(path))
-    with open(os.path.join(path, "config.json"), encoding="utf-8") as stream:
-        config = json.load(stream)
-    try:
-        shape = from_config(config, found.size)
-    except BadInput:
-        # the engine may know it all the same
-        shape = None
+    shape = read_shape(path, found.size)
     mounts = tuple(Mount(source, target) for source, target in found.folders)
     context = shape.context_length if shape else 0
     return Model(found.fingerprint, context or None, {"shape": shape, "mounts": mounts})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ansible.module_utils.llmfleet.docker_cli import Docker
 from ansible.module_utils.llmfleet.host_edge import images_present
-from ansible.module_utils.llmfleet.image_prune import Image, take_away
+from ansible.module_utils.llmfleet.image_prune import Image, take_all_away, take_away
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,7 @@ class Leavings:
         found = images_present(docker, self.pulled(work), lenient=True)
         for name, image in found.items():
             images.setdefault(str(image["Id"]), []).append(name)
-        removed: list[str] = []
-        in_use: dict[str, list[str]] = {}
-        for identity, names in images.items():
-            reasons = take_away(docker, Image(identity, tuple(names)), check_mode)
-            if reasons:
-                in_use[names[0]] = reasons
-            else:
-                removed += names
+        removed, in_use = take_all_away(docker, images, check_mode)
         caches = [work / cache for cache in self.caches]
         # what a container still uses could not be found again without the record
         record = [] if set(found) - set(removed) else [work / self.record]

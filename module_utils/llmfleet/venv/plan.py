@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.module_utils.llmfleet import cpu_level, gpus
+from ansible.module_utils.llmfleet import cpu_level
 from ansible.module_utils.llmfleet import published_images as published
 from ansible.module_utils.llmfleet.cuda_host import row_of
 from ansible.module_utils.llmfleet.errors import BadInput
-from ansible.module_utils.llmfleet.services import Service, parse_all
-from ansible.module_utils.llmfleet.venv.recipe import CPU, CUDA
+from ansible.module_utils.llmfleet.services import parse_all
+from ansible.module_utils.llmfleet.vllm_image_plan import AUTO, CPU, variant_for
 
 Data = dict[str, t.Any]
 
-AUTO = "auto"
+_TWO = "environments, and a host has one; give the latter to llama_server, or another host"
 NO_VENV: Data = {"action": "none", "image": "", "why": "no service needs one", "problems": [], "warnings": []}
 
 
@@ -34,7 +34,7 @@ def need(raw_services: t.Any, facts: Data, host: str, variant: str = AUTO, versi
         return {**found, "why": "no service of this host runs in a venv"}
     try:
         architecture = cpu_level.architecture(facts["platform"]["architecture"])
-        found["variant"], found["why"] = _variant(own, facts["gpu"], variant)
+        found["variant"], found["why"] = variant_for(own, facts["gpu"], variant, "vllm_venv_variant", _TWO)
         if found["variant"] == CPU:
             return found
         if version:
@@ -47,25 +47,6 @@ def need(raw_services: t.Any, facts: Data, host: str, variant: str = AUTO, versi
     except BadInput as problem:
         found["problems"].append(str(problem))
     return found
-
-
-def _variant(services: t.Sequence[Service], gpu: Data, asked: str) -> tuple[str, str]:
-    """Return (variant, why). Raises BadInput when no single environment serves all ``services``."""
-    if asked != AUTO:
-        return asked, f"vllm_venv_variant is {asked}"
-    has_gpu = gpu["verdict"] == gpus.GPU
-    on_cpu = [one.name for one in services if one.device == "cpu" or (one.device == AUTO and not has_gpu)]
-    on_gpu = [one.name for one in services if one.name not in on_cpu]
-    if on_cpu and on_gpu:
-        raise BadInput(
-            f"services {', '.join(on_gpu)} run vLLM on the GPU and {', '.join(on_cpu)} on the CPU, which takes two "
-            "environments, and a host has one; give the latter to llama_server, or another host"
-        )
-    if on_gpu and not has_gpu:
-        raise BadInput(
-            f"service {on_gpu[0]}: `device` is gpu, and this host has none that can be used ({gpu['reason']})"
-        )
-    return (CUDA, gpu["reason"]) if on_gpu else (CPU, gpu["reason"] if not has_gpu else "its services say device: cpu")
 
 
 def settle(wanted: Data, answer: Data) -> Data:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import stat
@@ -14,12 +13,12 @@ from ansible.module_utils.llmfleet.addresses import who_listens
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.engines.base import Launch, Mount
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
-from ansible.module_utils.llmfleet.memory.config_shape import from_config
 from ansible.module_utils.llmfleet.services import Service
 from ansible.module_utils.llmfleet.spec import Spec
 from ansible.module_utils.llmfleet.venv import service_spec
 from ansible.module_utils.llmfleet.venv.recipe import NOTE
 from ansible.module_utils.llmfleet.venv.systemd import UnitsAsContainers
+from ansible.module_utils.llmfleet.wanted import read_shape
 
 
 def resolve(
@@ -73,13 +72,7 @@ def _look(engine: t.Any, path: str, user: str) -> tuple[str, int | None, dict[st
     found = hf_folder.read(path, real, reader_uid=uid)
     for folder, _ in found.folders:
         _check_reachable(folder, user)
-    with open(os.path.join(path, "config.json"), encoding="utf-8") as stream:
-        config = json.load(stream)
-    try:
-        shape = from_config(config, found.size)
-    except BadInput:
-        # the engine may know it all the same
-        shape = None
+    shape = read_shape(path, found.size)
     mounts = (Mount(real, engine.target_of(path)), *(Mount(source, source) for source, _ in found.folders[1:]))
     context = shape.context_length if shape else 0
     return found.fingerprint, context or None, {"shape": shape, "mounts": mounts}
