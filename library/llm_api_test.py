@@ -156,12 +156,14 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
 def subject_of(given: t.Mapping[str, t.Any]) -> tuple[Subject, str, str | None]:
     """Return what to test, its title, and the address for other machines. Raises BadInput."""
     engine, task, name, url, lan = (*(given[key] for key in ("engine", "task", "served_name", "url")), None)
-    title = "API"
+    title, metrics = "API", "/metrics"
     if given["service"]:
         service = parse({**given["service"], "api_key": given["api_key"]})
         engine, task, name = service.engine, service.task, service.served_name
         urls = {way: found and found[: -len("/v1")] for way, found in service_urls(service).items()}
         url, lan, title = url or urls["host"] or "", urls["lan"], f"service {service.name}"
+        # of several models each has its own
+        metrics = f"/metrics?model={name}" if service.models else metrics
     if not url or not name:
         raise BadInput("give `service`, or `url` and `served_name`")
     if engine and engine not in ENGINES:
@@ -183,6 +185,7 @@ def subject_of(given: t.Mapping[str, t.Any]) -> tuple[Subject, str, str | None]:
         direct=given["direct"],
         closed=tuple(given["closed"]),
         max_tokens=given["max_tokens"],
+        metrics_path=metrics,
     )
     return subject, title, lan
 

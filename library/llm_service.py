@@ -30,12 +30,13 @@ options:
     default: ""
   model_path:
     description:
-      - The model on the host, a GGUF file or, for vllm, a folder. Required to start a service.
+      - The model on the host, a GGUF file or, for vllm, a folder. Required to start a service without C(models).
     type: path
     default: ""
   more_paths:
     description:
       - The other models that the service names, by its key, such as C(draft_model), as C(model_path) does for C(model).
+      - Those of C(models) have the keys C(models/NAME).
     type: dict
     default: {}
   gpus:

@@ -16,6 +16,7 @@ options:
     description:
       - How far to verify. V(auto) asks for a token, and proves the device where one was planned. V(none) looks only at
         the containers.
+      - Of a service with several C(models) V(auto) asks for their list only, as asking one may unload another.
     type: str
     choices: [none, auto, http, model, token]
     default: auto

@@ -46,6 +46,7 @@ class Subject:
     closed: tuple[str, ...] = ()
     """Paths that must not answer even with the key."""
     max_tokens: int = 16
+    metrics_path: str = "/metrics"
 
 
 def models(subject: Subject) -> str:
@@ -202,7 +203,7 @@ def classify(subject: Subject) -> str:
 
 def metrics(subject: Subject) -> str:
     prefix = DIALECTS[subject.engine].metrics
-    body = api_calls.get(subject.endpoint, "/metrics")
+    body = api_calls.get(subject.endpoint, subject.metrics_path)
     count = sum(line.startswith(prefix) for line in body.splitlines())
     if not count:
         raise FailedError(f"{subject.endpoint.url}/metrics holds nothing that begins with {prefix}")

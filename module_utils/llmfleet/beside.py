@@ -23,6 +23,8 @@ class Beside:
     inside: t.Mapping[str, str]
     """Key of the service -> path in the container of the model that it names."""
     mounts: tuple[Mount, ...]
+    contexts: t.Mapping[str, int]
+    """Key of the service -> context that the model was trained for, where it is known."""
     fingerprints: t.Mapping[str, str]
     """Path in the container -> identity of the content, so that a file that changed is noticed."""
 
@@ -35,6 +37,7 @@ def look(engine: t.Any, service: Service, paths: t.Mapping[str, str], foresee: b
     inside: dict[str, str] = {}
     mounts: list[Mount] = []
     marks: dict[str, str] = {}
+    contexts: dict[str, int] = {}
     for key, reference in service.more_models.items():
         path = paths.get(key, "")
         if not path:
@@ -43,7 +46,7 @@ def look(engine: t.Any, service: Service, paths: t.Mapping[str, str], foresee: b
         if foresee and not os.path.exists(path):
             continue
         try:
-            found, marks[target] = _model(engine, path, target)
+            found, marks[target], contexts[key] = _model(engine, path, target)
         except LlmfleetError as error:
             raise BadInput(f"service {service.name}: {key} {reference}: {error}") from None
         mounts += found
@@ -53,19 +56,20 @@ def look(engine: t.Any, service: Service, paths: t.Mapping[str, str], foresee: b
         except BadInput as error:
             raise BadInput(f"service {service.name}: {path}: {error}") from None
         mounts.append(Mount(path, target))
-    return Beside(inside, tuple(mounts), marks)
+    return Beside(inside, tuple(mounts), contexts, marks)
 
 
-def _model(engine: t.Any, path: str, target: str) -> tuple[list[Mount], str]:
-    """Return the mounts and the identity of a model that shall be seen at ``target``."""
+def _model(engine: t.Any, path: str, target: str) -> tuple[list[Mount], str, int]:
+    """Return the mounts, the identity and the context (0: not known) of a model that shall be seen at ``target``."""
     if engine.MODEL_FORMAT == SAFETENSORS:
         folder = hf_folder.read(path, target)
-        return [Mount(source, seen) for source, seen in folder.folders], folder.fingerprint
+        return [Mount(source, seen) for source, seen in folder.folders], folder.fingerprint, 0
     file = model_file.read(path)
+    context = file.header.context_length or 0
     if len(file.files) > 1:
         # parts find each other by name
-        return [Mount(os.path.dirname(path), os.path.dirname(target))], file.fingerprint
-    return [Mount(path, target)], file.fingerprint
+        return [Mount(os.path.dirname(path), os.path.dirname(target))], file.fingerprint, context
+    return [Mount(path, target)], file.fingerprint, context
 
 
 def _fingerprint(path: str) -> str:

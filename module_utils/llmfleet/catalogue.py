@@ -90,7 +90,16 @@ def resolve(services: t.Any, catalogue: Catalogue) -> t.Any:
     """
     if not isinstance(services, list):
         return services
-    return [_resolved(service, catalogue) for service in services]
+    return [_each(_resolved(service, catalogue), catalogue) for service in services]
+
+
+def _each(service: t.Any, catalogue: Catalogue) -> t.Any:
+    """Return ``service`` with the catalogue's names in its `models` replaced."""
+    models = service.get("models") if isinstance(service, dict) else None
+    if not isinstance(models, dict):
+        return service
+    found = {name: _resolved({**service, "model": model}, catalogue)["model"] for name, model in models.items()}
+    return {**service, "models": found}
 
 
 def _resolved(service: t.Any, catalogue: Catalogue) -> t.Any:

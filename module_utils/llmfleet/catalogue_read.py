@@ -20,7 +20,7 @@ def resolve(raw_services: t.Any, overlay: t.Mapping[str, t.Any] | None = None, f
     ``overlay``: entries of the user's, which go before those of the project. Raises BadInput for names that are not
     there and entries that are wrong. The files are read only when a service names a model that way.
     """
-    if not isinstance(raw_services, list) or not any(_is_name(service) for service in raw_services):
+    if not isinstance(raw_services, list) or not any(map(_has_name, raw_services)):
         return raw_services
     # not on the controller's path in every process: Ansible loads filters in each of its workers
     from ansible.module_utils.llmfleet import catalogue
@@ -32,6 +32,12 @@ def resolve(raw_services: t.Any, overlay: t.Mapping[str, t.Any] | None = None, f
     return catalogue.resolve(raw_services, catalogue.load(texts, overlay or {}))
 
 
-def _is_name(service: t.Any) -> bool:
-    model = service.get("model") if isinstance(service, dict) else None
+def _has_name(service: t.Any) -> bool:
+    if not isinstance(service, dict):
+        return False
+    models = service.get("models")
+    return any(map(_is_name, (service.get("model"), *(models.values() if isinstance(models, dict) else ()))))
+
+
+def _is_name(model: t.Any) -> bool:
     return isinstance(model, str) and bool(model) and not _NO_NAME.fullmatch(model)

@@ -33,7 +33,7 @@ ON_WSL = (
 def service_report(result: Data, prompt: str, wsl: bool) -> str:
     """Return the report of one started service from the result of the llm_service module."""
     service, urls, verified = result["service"], result["urls"], result["verification"]
-    name = service.get("served_name") or service["name"]
+    name = service.get("served_name") or next(iter(service.get("models") or ()), service["name"])
     base = urls["lan"] or urls["host"]
     header = ' -H "Authorization: Bearer $API_KEY"' if service.get("has_api_key") else ""
     client_key = "os.environ['API_KEY']" if service.get("has_api_key") else "'none'"

@@ -16,6 +16,7 @@ from ansible.module_utils.llmfleet.compose_health import Deployed, healthcheck, 
 from ansible.module_utils.llmfleet.compose_variables import Variables, command, environment, literal, prefixes
 from ansible.module_utils.llmfleet.constants import LABEL_BUILD_KEY, RUN_UID
 from ansible.module_utils.llmfleet.engines.base import SECRETS_DIR, Launch
+from ansible.module_utils.llmfleet.engines.llama_router import PRESET
 from ansible.module_utils.llmfleet.engines.vllm_gate import GATE, GATE_FILE
 from ansible.module_utils.llmfleet.gpu_access import compose_keys
 from ansible.module_utils.llmfleet.plain_yaml import lines
@@ -82,11 +83,15 @@ def _secret_why(deployed: Deployed, name: str, file: str) -> list[str]:
     install = f"sudo install -D -m 0400 -o {RUN_UID} -g {RUN_UID}"
     twice = deployed.spec["engine"] == "llama_server" and "gpus" in deployed.spec
     new = "openssl rand -hex 24" + (" | sed p" if twice else "")
-    said = [
-        f"File with {name}, which only user {RUN_UID} may read. A new one:",
-        f"  {new} | {install} /dev/stdin {file}",
-    ]
-    if twice:
+    said = (
+        [f"File that lists the models, by their paths in the container, which only user {RUN_UID} may read."]
+        if name == PRESET
+        else [
+            f"File with {name}, which only user {RUN_UID} may read. A new one:",
+            f"  {new} | {install} /dev/stdin {file}",
+        ]
+    )
+    if twice and name != PRESET:
         said.append("The key stands in it twice, since llama-server prints the end of a single one into its log.")
     source = deployed.secret_files.get(name, "")
     if source.isprintable() and source:

@@ -45,7 +45,7 @@ def settle(
     """
     settled = {(row["engine"], row["model"]): dict(row) for row in plan}
     memory = MemoryRoom(facts or {"machine": {}})
-    for service in with_more(parse_all(raw_services)):
+    for service, spends in _in_turn(parse_all(raw_services), memory):
         row = settled.get((service.engine, service.model))
         if service.state == "absent" or row is None or row.get("problem"):
             continue
@@ -58,10 +58,27 @@ def settle(
                 _choose(row, service, answers.get(service.model, {}), judge, store)
             if row.get("shape") and service.state == "started":
                 verdict = judge.ask(shape_from(row["shape"]))
-                memory.take(verdict or Verdict(True))
+                spends(verdict or Verdict(True))
         except BadInput as problem:
             row["problem"] = str(problem)
     return list(settled.values())
+
+
+def _in_turn(
+    services: t.Sequence[Service], memory: MemoryRoom
+) -> t.Iterator[tuple[Service, t.Callable[[Verdict], None]]]:
+    """Yield each model's service with what its verdict is told.
+
+    Of a service with several models only some are in memory at once: the first ones, and the largest of the others.
+    """
+    for service in services:
+        parts = with_more([service])
+        fixed = service.loaded - 1 if service.models else len(parts)
+        others: list[Verdict] = []
+        for number, part in enumerate(parts):
+            yield part, memory.take if number < fixed else others.append
+        if others:
+            memory.take(max(others, key=lambda verdict: verdict.total))
 
 
 def _gpus(service: Service, facts: Data | None, toolkit: Data, image: Data) -> tuple[Data, ...]:

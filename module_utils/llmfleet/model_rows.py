@@ -7,7 +7,6 @@ gets them where.
 
 from __future__ import annotations
 
-import itertools
 import typing as t
 
 from ansible.module_utils.llmfleet import model_ref
@@ -30,16 +29,25 @@ def wanted(services: t.Sequence[Data], absent_too: bool = False) -> list[Data]:
     is a model that only stopped services name.
     """
     found: dict[tuple[str, ...], Data] = {}
-    for service, key in itertools.product(services, MODEL_KEYS):
+    for service, key, model in ((one, *pair) for one in services for pair in _named(one)):
         row = {
             "engine": service.get("engine") or "llama_server",
-            "model": service.get(key) or "",
+            "model": model or "",
             "sha256": (service.get("model_sha256") or "") if key == MODEL_KEYS[0] else "",
         }
         if row["model"] and (absent_too or service.get("state") != "absent"):
             earlier = found.get(tuple(row.values()), {"idle": True})
             found[tuple(row.values())] = {**row, "idle": earlier["idle"] and service.get("state") == "stopped"}
     return list(found.values())
+
+
+def _named(service: Data) -> t.Iterator[tuple[str, t.Any]]:
+    """Yield key and reference of what ``service`` names."""
+    for key in MODEL_KEYS:
+        yield key, service.get(key)
+    models = service.get("models")
+    for model in models.values() if isinstance(models, dict) else ():
+        yield "models", model
 
 
 def rows(wishes: t.Sequence[Data], results: t.Sequence[Data], dest: str) -> list[Data]:

@@ -90,13 +90,17 @@ def make_plan(
         row = rows.get((service.engine, service.model), {})
         try:
             more = {key: rows.get((service.engine, model), {}) for key, model in service.more_models.items()}
-            for its_row in (row, *more.values()):
+            needed = tuple(more.values()) if service.models else (row, *more.values())
+            for its_row in needed:
                 if its_row.get("problem"):
                     raise BadInput(f"service {service.name}: {its_row['problem']}")
             its_image = venv if service.runtime == "venv" else second if service.engine == "vllm" else image
             # a process of the host reaches its GPUs without the toolkit
             way = {} if service.runtime == "venv" else toolkit
-            warn = memory_rule == "warn" or runs_with(running, service.name, row.get("path", ""))
+            warn = memory_rule == "warn" or all(
+                runs_with(running, service.name, one.get("path", ""))
+                for one in (more.values() if service.models else (row,))
+            )
             planned = plan_service(service, facts, way, its_image, row, memory, warn, more)
             plan["services"].append(planned)
             plan["warnings"] += filter(None, [planned.get("warning")])

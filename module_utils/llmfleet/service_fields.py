@@ -38,6 +38,8 @@ GPU_ENV = (
 class Service(Options):
     """A served model as the inventory describes it; only ``name`` and, to run, ``model`` and ``port`` must be given.
 
+    In place of ``model`` one server may have several ``models``: pairs of the name that callers use and a reference.
+
     0 and "" mean that the plan or the engine chooses. ``parallel`` is the engine's DEFAULT_PARALLEL unless given.
     """
 
@@ -72,12 +74,23 @@ class Service(Options):
     @property
     def more_models(self) -> dict[str, str]:
         """Return key -> reference of the models beside ``model`` that it needs."""
-        return {key: getattr(self, key) for key in MODEL_KEYS[1:] if getattr(self, key)}
+        named = {key: getattr(self, key) for key in MODEL_KEYS[1:] if getattr(self, key)}
+        return {**named, **{f"models/{name}": model for name, model in self.models}}
 
     def alone(self) -> Service:
         """Return the service as it would be without those."""
-        nothing: dict[str, t.Any] = dict.fromkeys(self.more_models, "")
-        return replace(self, **nothing)
+        nothing: dict[str, t.Any] = dict.fromkeys(MODEL_KEYS[1:], "")
+        return replace(self, **nothing, models=(), models_loaded=0)
+
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        """Return the names that callers use."""
+        return tuple(name for name, _ in self.models) or (self.served_name,)
+
+    @property
+    def loaded(self) -> int:
+        """Return how many models it has in memory at once."""
+        return min(max(1, self.models_loaded), len(self.models)) if self.models else 1
 
     @property
     def public(self) -> bool:
@@ -88,6 +101,7 @@ class Service(Options):
 _ELSEWHERE: t.Mapping[str, t.Any] = {
     "name": None,
     "api_key": "",
+    "models": {},
     "gpus": [],
     "lora": [],
     "args": [],

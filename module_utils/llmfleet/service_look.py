@@ -121,7 +121,9 @@ def _look_at(docker: Docker, found: Found, row: Data, questions: Questions) -> N
 def _ask(docker: Docker, found: Found, made: spec.Spec, row: Data, questions: Questions) -> None:
     """Verify a service that runs, and measure it."""
     host, key = row["urls"]["host"].removesuffix("/v1"), _first_line(found.key_file)
-    verify = Verify(level="" if questions.level == AUTO else questions.level, timeout=questions.patience)
+    # asking one of several models may unload the one that others are using
+    usual = "model" if made.get("models") else ""
+    verify = Verify(level=usual if questions.level == AUTO else questions.level, timeout=questions.patience)
     try:
         report = wait_ready(docker, made, Endpoint(host, key, timeout=60), verify)
     except NotReadyError as error:
@@ -130,7 +132,7 @@ def _ask(docker: Docker, found: Found, made: spec.Spec, row: Data, questions: Qu
         return
     row.update(answering=True, verification=report.as_dict())
     _check_lan(row, key)
-    for streams in questions.streams if row["task"] == "generate" else ():
+    for streams in questions.streams if row["task"] == "generate" and not usual else ():
         result = llm_load_run.run(host, key, row["served_name"], replace(questions.load, streams=streams))
         row["loads"].append(result)
         row["problem"] = row["problem"] or llm_load_run.failed(result)

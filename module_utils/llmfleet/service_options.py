@@ -13,8 +13,10 @@ from ansible.module_utils.llmfleet.service_key import Key
 
 @dataclass(frozen=True)
 class Options:
-    """None, 0, "" and () mean that the engine decides."""
+    """None, 0, "" and () mean that the engine decides. ``models`` are pairs of name and reference."""
 
+    models: tuple[tuple[str, str], ...] = ()
+    models_loaded: int = 0
     pooling: str = ""
     quantization: str = ""
     load_format: str = ""
@@ -61,12 +63,16 @@ class Options:
 
 NEEDS: t.Mapping[str, tuple[str, str]] = {
     "pooling": ("task", "it says how texts become vectors: set `task: embed` (or rerank, score, classify) too"),
+    "models_loaded": ("models", "it is how many of them are in memory at once"),
     "draft_tokens": ("draft_model", "it is about the model that drafts: name one in `draft_model`"),
 }
 """Key -> the key that has to be given with it, and why."""
 
 MODEL_KEYS = ("model", "draft_model", "mmproj")
 """Keys that name a model, all in the same words; each comes to the host by itself."""
+
+NOT_WITH_MODELS = ("model", "model_sha256", *MODEL_KEYS[1:], "lora", "chat_template")
+"""Keys that are about one model."""
 
 _WORD: dict[str, t.Any] = {
     "pattern": r"[A-Za-z0-9][A-Za-z0-9_.-]*",
@@ -79,6 +85,19 @@ _GIB: tuple[t.Any, str] = ((int, float), "a number (GiB)")
 _TOKENS: tuple[t.Any, str] = (int, "an integer (tokens)")
 
 OPTION_KEYS: t.Mapping[str, Key] = {
+    "models": Key(
+        dict,
+        "a mapping of names to models",
+        "llama_server: several models in place of `model`, by the name that callers use; each is loaded when it is "
+        "asked for.",
+        pattern=r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}",
+        must="has names that callers use: up to 63 letters, digits, `_`, `.` or `-`, beginning with a letter or digit",
+    ),
+    "models_loaded": Key(
+        *_COUNT,
+        "How many of `models` are in memory at once; 0: one. For another the one that was not used for longest goes.",
+        minimum=0,
+    ),
     "pooling": Key(
         str,
         "a string",

@@ -38,21 +38,24 @@ def plan_service(
     row: Data = {"name": service.name, "engine": service.engine, "state": service.state}
     if service.state != "started":
         return {**row, "model": "", "image": "", "address": "", "device": "", "why": f"state is {service.state}"}
-    _check_context(service, model)
+    if not service.models:
+        _check_context(service, model)
     reference = service.image or image["image"]
     device = device_of(service, facts["gpu"], toolkit, image)
-    hint = _one_card(service, model, device, memory)
-    # first what has a fixed size, so that the model is fitted into what is left
-    others = [
-        _memory(alone, row, device, memory, warn)[2] or memory.take_bytes(device.gpus, row)
-        for alone, row in zip(with_more([service])[1:], (more or {}).values())
-    ]
-    settings, memory_why, warning = _memory(service, model, device, memory, warn)
-    warning = next(filter(None, [*others, warning]), "")
+    if service.models:
+        names, (settings, memory_why, warning) = (
+            _names(service, more or {}),
+            _several(service, more or {}, device, memory, warn),
+        )
+        hint = "each model is proven by an answer, on GPUs too" if device.gpus else ""
+    else:
+        names = f"{model_ref.masked(service.model)} ({model['action']})"
+        hint = _one_card(service, model, device, memory)
+        settings, memory_why, warning = _alone(service, model, device, memory, warn, more or {})
     return {
         **row,
-        "model": f"{model_ref.masked(service.model)} ({model['action']})",
-        "model_path": model["path"],
+        "model": names,
+        "model_path": "" if service.models else model["path"],
         "more_paths": {key: row["path"] for key, row in (more or {}).items()},
         "image": f"{reference} ({'given' if service.image else image['action']})",
         "image_reference": reference,
@@ -64,6 +67,48 @@ def plan_service(
         "warning": warning,
         "why": "; ".join(filter(None, [_layers(service, device, settings), device.why, memory_why, hint])),
     }
+
+
+def _alone(
+    service: Service, model: Data, device: Device, memory: MemoryRoom, warn: bool, more: t.Mapping[str, Data]
+) -> tuple[Data, str, str]:
+    """Return what _memory does of a service with one model, after those beside it."""
+    # first what has a fixed size, so that the model is fitted into what is left
+    others = [
+        _memory(alone, row, device, memory, warn)[2] or memory.take_bytes(device.gpus, row)
+        for alone, row in zip(with_more([service])[1:], more.values())
+    ]
+    settings, why, warning = _memory(service, model, device, memory, warn)
+    return settings, why, next(filter(None, [*others, warning]), "")
+
+
+def _names(service: Service, rows: t.Mapping[str, Data]) -> str:
+    """Return what the plan prints of several models."""
+    return "; ".join(
+        f"{name}: {model_ref.masked(model)} ({row['action']})"
+        for (name, model), row in zip(service.models, rows.values())
+    )
+
+
+def _several(
+    service: Service, rows: t.Mapping[str, Data], device: Device, memory: MemoryRoom, warn: bool
+) -> tuple[Data, str, str]:
+    """Return what _memory does of a service with several models: the largest of them have to fit together."""
+    found: list[tuple[Verdict, Service, Data]] = []
+    for alone, row in zip(with_more([service]), rows.values()):
+        _check_context(alone, row)
+        verdict = memory.judge(alone, shape_from(row["shape"]), device.gpus) if row.get("shape") else None
+        if verdict and device.title:
+            found.append((verdict, alone, row))
+    settings: Data = {}
+    words, warning = [f"{service.loaded} of {len(service.models)} models in memory at once"], ""
+    for _, alone, row in sorted(found, key=lambda one: -one[0].total)[: service.loaded]:
+        filled, why, problem = _memory(alone, row, device, memory, warn)
+        # arguments are the same for all of them
+        settings.update({key: min(value, settings.get(key, value)) for key, value in filled.items()})
+        words += [f"{model_ref.masked(alone.model)} {why}"] if why else []
+        warning = warning or problem
+    return settings, "; ".join(words), warning
 
 
 def _check_context(service: Service, model: Data) -> None:

@@ -9,7 +9,7 @@ from ansible.module_utils.llmfleet.engines.options import flag_of, in_full
 from ansible.module_utils.llmfleet.hub.choice import PROJECTOR
 from ansible.module_utils.llmfleet.model_ref import masked
 from ansible.module_utils.llmfleet.service_fields import GPU_ENV, SECRET_ENV, Service
-from ansible.module_utils.llmfleet.service_options import MODEL_KEYS, NEEDS
+from ansible.module_utils.llmfleet.service_options import MODEL_KEYS, NEEDS, NOT_WITH_MODELS
 from ansible.module_utils.llmfleet.service_words import check, check_choice
 
 
@@ -18,6 +18,7 @@ def check_rules(service: Service, where: str) -> None:
     _check_device(service, where)
     _check_runtime(service, where)
     _check_needs(service, where)
+    _check_models(service, where)
     _check_engine(service, where)
     _check_arguments(service, where)
 
@@ -45,6 +46,20 @@ def _check_needs(service: Service, where: str) -> None:
         check(needed or not said, where, f"`{name}` says nothing without `{other}`: {why}")
 
 
+def _check_models(service: Service, where: str) -> None:
+    if not service.models:
+        return
+    for name in NOT_WITH_MODELS:
+        alone = getattr(service, name) == getattr(Service, name)
+        check(alone, where, f"`{name}` contradicts `models`: it is about one model; make a service of that one")
+    check(
+        service.verify.level != "device",
+        where,
+        "`verify.level: device` cannot be proven of several `models`, each of which is a process of its own: leave it "
+        "out, or set it to token",
+    )
+
+
 def _check_engine(service: Service, where: str) -> None:
     """Check the fields that not every engine has, or has with other words."""
     engine = ENGINES[service.engine]
@@ -65,8 +80,8 @@ def _check_engine(service: Service, where: str) -> None:
     for name, words in engine.CHOICES.items():
         if getattr(service, name):
             check_choice(name, getattr(service, name), words, where)
-    for name in MODEL_KEYS:
-        model = getattr(service, name)
+    named = {name: getattr(service, name) for name in MODEL_KEYS}
+    for name, model in {**named, **service.more_models}.items():
         eyes = name != "mmproj" and PROJECTOR.search(model) is not None
         check(
             not eyes, where, f"`{name}` is the projector {masked(model)}: name it in `mmproj`, and its model in `model`"

@@ -27,7 +27,7 @@ from ansible.module_utils.llmfleet.schema_words import (
 )
 from ansible.module_utils.llmfleet.service_fields import GPU_ENV, KEYS, RESERVED, SECRET_ENV, Service, default_of
 from ansible.module_utils.llmfleet.service_key import Key
-from ansible.module_utils.llmfleet.service_options import MODEL_KEYS, NEEDS
+from ansible.module_utils.llmfleet.service_options import MODEL_KEYS, NEEDS, NOT_WITH_MODELS
 from ansible.module_utils.llmfleet.service_verify import LEVELS, NEEDS_TOKEN, VERIFY_KEYS, Verify
 
 _TYPES: t.Mapping[t.Any, str] = {
@@ -38,6 +38,12 @@ _TYPES: t.Mapping[t.Any, str] = {
     int: "integer",
     (int, float): "number",
 }
+_SEVERAL: Schema = {
+    "required": ["models"],
+    "properties": {"models": {"type": "object", "minProperties": 1}},
+}
+_PERHAPS: Schema = {**_SEVERAL, "properties": {"models": {"type": ["object", "string"], "minProperties": 1}}}
+"""A template may be a mapping."""
 _END = r"(?![\s\S])"
 """The end of a text; for Python `$` is also before a last line feed."""
 
@@ -90,6 +96,8 @@ def _service() -> Schema:
     properties["name"].update(type="string", minLength=1)
     properties["bind"]["examples"] = [Service.bind, "0.0.0.0"]  # noqa: S104 - an example
     properties["gpus"]["items"] = {"type": ["integer", "string"]}
+    properties["models"]["additionalProperties"] = {"type": "string", "minLength": 1}
+    properties["models"]["propertyNames"] = {"pattern": f"^(?:{KEYS['models'].pattern})$"}
     properties["args"]["items"] = {"type": "string"}
     properties["env"]["additionalProperties"] = {"type": "string"}
     properties["env"]["propertyNames"] = not_(
@@ -122,7 +130,7 @@ def _key(name: str, key: Key, default: t.Any) -> Schema:
         found.update(template(key.words))
     if key.choices:
         found.update(one_of((default, *(word for word in key.choices if word != default))))
-    if key.pattern:
+    if key.pattern and kind != "object":
         pattern = {"patternErrorMessage": f"It {key.must}.", "pattern": f"^(?:{key.pattern})$|{TEMPLATE}"}
         if kind == "array":
             found["items"] = {"type": "string", **pattern}
@@ -140,16 +148,22 @@ def _rules() -> dict[str, Schema]:
     early = [level for level in LEVELS if level not in ("token", "device")]
     why = "A reply can only be judged at `level: token` or `device`."
     nothing = {name: one_of((default_of(name, Verify),), why) for name in NEEDS_TOKEN}
+    one = "It contradicts `models`."
+    alone = {name: one_of((default_of(name, Service),), one) for name in (*NOT_WITH_MODELS, "served_name")}
+    device = not_(f"device{_END}", "It cannot be proven of several `models`.")
     return {
         "running": {
             "if": {"properties": {"state": {"enum": ["started", "stopped", None]}}},
             "then": {
-                "required": ["model", "port"],
-                "properties": {
-                    "model": {"type": "string", "minLength": 1},
-                    "port": {"type": ["integer", "string"], "minimum": KEYS["port"].minimum},
-                },
+                "required": ["port"],
+                "properties": {"port": {"type": ["integer", "string"], "minimum": KEYS["port"].minimum}},
+                "if": _PERHAPS,
+                "else": {"required": ["model"], "properties": {"model": {"type": "string", "minLength": 1}}},
             },
+        },
+        "models": {
+            "if": _SEVERAL,
+            "then": {"properties": {**alone, "verify": {"properties": {"level": device}}}},
         },
         "cpu": {
             "if": {"required": ["device"], "properties": {"device": {"const": "cpu"}}},
@@ -211,6 +225,7 @@ def _engine_rule(name: str) -> Schema:
         "then": {
             "properties": {
                 **dict.fromkeys(MODEL_KEYS, unfit),
+                "models": {"additionalProperties": unfit},
                 "task": one_of(tuple(engine.PATHS)),
                 **(
                     {}

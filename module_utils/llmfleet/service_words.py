@@ -56,10 +56,14 @@ def check_bounds(where: str, given: t.Any, unset: t.Any, keys: t.Mapping[str, Ke
         if key.choices:
             check_choice(prefix + name, said, key.choices, where)
         if key.pattern:
-            for text in said if isinstance(said, tuple) else (said,):
+            for text in (item[0] if isinstance(item, tuple) else item for item in _items(said)):
                 check_text(prefix + name, key, text, where)
         if key.minimum is not None:
             _check_number(prefix + name, key, said, where)
+
+
+def _items(said: t.Any) -> tuple[t.Any, ...]:
+    return said if isinstance(said, tuple) else (said,)
 
 
 def check_text(name: str, key: Key, said: str, where: str) -> None:

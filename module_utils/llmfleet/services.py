@@ -60,10 +60,17 @@ def parse(raw: t.Any, position: int = 0) -> Service:
         where,
         "`env` must map names to strings (quote numbers and booleans)",
     )
+    models = tuple(given.pop("models", {}).items())
+    check(
+        all(isinstance(key, str) and isinstance(model, str) and model for key, model in models),
+        where,
+        "`models` must map names to models, such as {chat: org/name}",
+    )
     engine = given.get("engine", Service.engine)
     check(engine in ENGINES, where, f"unknown engine `{engine}`{nearest(engine, list(ENGINES))}")
-    chosen = {"served_name": given["name"], "parallel": ENGINES[engine].DEFAULT_PARALLEL}
-    lists: dict[str, t.Any] = {"gpus": gpus, "args": args, "lora": lora}
+    check(not (models and given.get("served_name")), where, "`served_name` contradicts `models`, which has the names")
+    chosen = {"served_name": models[0][0] if models else given["name"], "parallel": ENGINES[engine].DEFAULT_PARALLEL}
+    lists: dict[str, t.Any] = {"gpus": gpus, "args": args, "lora": lora, "models": models}
     service = Service(**{**chosen, **given}, **lists, env=env, verify=verify, has_api_key=bool(api_key))
     _check_values(service, where)
     return service
@@ -91,7 +98,7 @@ def _names_gpu(gpu: t.Any, where: str) -> bool:
 
 def _check_listening(service: Service, where: str) -> None:
     check(
-        bool(service.model),
+        bool(service.model or service.models),
         where,
         "`model` is missing: give a path, a repository such as org/name, a URL with model_sha256, or tiny",
     )
@@ -128,11 +135,15 @@ def parse_all(raw: t.Any) -> list[Service]:
 
 
 def with_more(services: t.Iterable[Service]) -> list[Service]:
-    """Return each service followed by one like it for each other model that it needs (`draft_model` and the like)."""
+    """Return each service followed by one like it for each other model that it needs (`draft_model` and the like).
+
+    Of one with several `models` there are only those.
+    """
     found = []
     for service in services:
         alone = replace(service.alone(), model_sha256="")
-        found += [service, *(replace(alone, model=model) for model in service.more_models.values())]
+        found += [] if service.models else [service]
+        found += [replace(alone, model=model) for model in service.more_models.values()]
     return found
 
 

@@ -53,6 +53,7 @@ def build(
     gpu: Spec = {"gpus": gpus, "gpu_ids": list(gpu_ids), "groups": [str(group) for group in groups]}
     rare: Spec = {
         "task": "" if service.task == Service.task else service.task,
+        "models": [name for name, _ in service.models],
         "files": dict(sorted((files or {}).items())),
         "cpus": service.cpus,
     }

@@ -29,10 +29,13 @@ class Report:
     tokens_per_second: float | None = None
     device: str | None = None
     """What proves that it runs on the planned GPU."""
+    answered: list[str] = field(default_factory=list)
+    """Of a service with several models, those that have answered."""
 
     def as_dict(self) -> dict[str, t.Any]:
         """Return the report as plain data for a module's result."""
-        return asdict(self)
+        found = asdict(self)
+        return found if self.answered else {key: value for key, value in found.items() if key != "answered"}
 
 
 def check_token(endpoint: Endpoint, served_name: str, verify: Verify, report: Report) -> None:
@@ -58,6 +61,23 @@ def check_task(endpoint: Endpoint, served_name: str, task: str, verify: Verify, 
         order = api_calls.rerank if task == "rerank" else api_calls.score
         scores = order(endpoint, served_name, verify.prompt)
         report.proof = f"scores of {len(scores)} documents, {min(scores):.3g} to {max(scores):.3g}"
+
+
+def check_each(endpoint: Endpoint, names: t.Sequence[str], task: str, verify: Verify, report: Report) -> None:
+    """Level token of a service with several models: each of them does what it is for.
+
+    One that has done so is not asked again, as that could unload the next while it is loading.
+    """
+    for name in names:
+        if name in report.answered:
+            continue
+        try:
+            check_task(endpoint, name, task, verify, report)
+            check_bounds(verify, report)
+        except FailedError as error:
+            raise FailedError(f"model {name}: {error}") from None
+        report.answered.append(name)
+        report.proof = f"{', '.join(report.answered)}: each of them"
 
 
 def check_bounds(verify: Verify, report: Report) -> list[str]:
@@ -90,11 +110,12 @@ def advance(
     begun: float,
     check_device: t.Callable[[], str] | None = None,
     task: str = "generate",
+    names: t.Sequence[str] = (),
 ) -> None:
     """Climb from the highest level in ``report`` to the goal of ``verify``; raises NotYetError or FailedError.
 
-    ``task`` is what the service is for; ``check_device`` returns what proves level device, None where nothing is to run
-    on a GPU; it may raise DeviceError.
+    ``task`` is what the service is for; ``names``: those of its models where it has several; ``check_device`` returns
+    what proves level device, None where nothing is to run on a GPU; it may raise DeviceError.
     """
 
     def device() -> None:
@@ -102,8 +123,12 @@ def advance(
 
     steps: dict[str, t.Callable[[], object]] = {
         "http": lambda: api_calls.get(endpoint, health_path),
-        "model": lambda: api_calls.check_model(endpoint, served_name),
-        "token": lambda: check_task(endpoint, served_name, task, verify, report),
+        "model": lambda: [api_calls.check_model(endpoint, name) for name in names or (served_name,)],
+        "token": lambda: (
+            check_each(endpoint, names, task, verify, report)
+            if names
+            else check_task(endpoint, served_name, task, verify, report)
+        ),
         "device": device,
     }
     goal = verify.goal(on_gpu=check_device is not None)

@@ -92,7 +92,7 @@ def resolve(
     specification that runs; ``caches``: the folder with what engines keep between containers.
     With ``foresee`` (check mode on a new host) the image and the model may still be missing.
     """
-    if not image or not model_path:
+    if not image or not (model_path or service.models):
         raise LlmfleetError(f"service {service.name}: `image` and `model_path` are needed to start it")
     on_gpu = bool(gpus) and service.device != "cpu"
     if service.device == "gpu" and not gpus:
@@ -107,13 +107,15 @@ def resolve(
     engine = ENGINES[service.engine]
     model = Model()
     there = os.path.exists(model_path)
-    if there or not foresee:
+    if not service.models and (there or not foresee):
         try:
             model = _read_folder(engine, model_path) if engine.MODEL_FORMAT == SAFETENSORS else _read_file(model_path)
         except LlmfleetError as error:
             way = "" if there else "; playbooks/models.yml fetches models"
             raise LlmfleetError(f"service {service.name}: model {model_path}: {error}{way}") from None
     more = beside.look(engine, service, more_paths or {}, foresee)
+    if service.models:
+        model = Model(more={"contexts": more.contexts})
     launch = engine.launch(service, model_path, model.context, api_key, bool(gpus), more=more.inside, **model.more)
     launch = replace(launch, mounts=(*launch.mounts, *more.mounts))
     engine_now = gpu_way.look(docker) if gpus in NVIDIA_WAYS else gpu_way.Engine()

@@ -111,7 +111,8 @@ def wait_ready(docker: Docker, spec: Spec, endpoint: Endpoint, verify: Verify) -
                     # on the CPU a big model takes minutes to answer; the verdict stands already
                     device()
                 name, task = spec["served_name"], spec.get("task", "generate")
-                advance(endpoint, engine.HEALTH_PATH, name, verify, report, begun, device, task)
+                several = {"names": spec["models"]} if "models" in spec else {}
+                advance(endpoint, engine.HEALTH_PATH, name, verify, report, begun, device, task, **several)
                 return report
         except NotYetError as error:
             not_yet = str(error)

@@ -406,6 +406,20 @@ def test_several_services_and_what_each_key_may_use(gateway, backend):
     with_embeddings.close()
 
 
+def test_each_of_several_models_of_a_service_has_its_name(gateway, backend):
+    other = Backend()
+    several = {"name": "desk", "port": backend.port, "models": {"chat": "o/r", "Code-Q4.x": "o/c"}}
+    keys = [{"name": "alice", "key": ALICE, "services": ["desk"]}, {"name": "bob", "key": BOB, "services": ["embed"]}]
+    gateway.start([several, service(other, name="embed", task="embed")], keys=keys)
+    seen = {key: [row["id"] for row in gateway.ask("GET", "/v1/models", key=key)[2]["data"]] for key in (ALICE, BOB)}
+    assert seen == {ALICE: ["chat", "Code-Q4.x"], BOB: ["embed"]}
+    asked = ((ALICE, CHAT, 200), (BOB, CHAT, 404), (ALICE, f"/Code-Q4.x{CHAT}", 200), (ALICE, f"/desk{CHAT}", 404))
+    for key, path, status in asked:
+        assert gateway.ask("POST", path, {"model": "Code-Q4.x"}, key)[0] == status, path
+    assert json.loads(backend.bodies[0])["model"] == "Code-Q4.x"
+    other.close()
+
+
 def test_a_key_has_its_rate(gateway, backend):
     keys = [{"name": "alice", "key": ALICE, "requests_per_minute": 3}, {"name": "bob", "key": BOB}]
     gateway.start([service(backend)], keys=keys)

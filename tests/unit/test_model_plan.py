@@ -265,3 +265,25 @@ def test_the_code_of_a_model_comes_only_where_it_is_trusted():
         service = {"name": "own", "engine": "vllm", "model": repo, "port": 8000, "trust_remote_code": trusted}
         (row,) = settle([service], said, rows=[missing("vllm", repo)], machine=machine(64))
         assert ("modeling_own.py" in str(row["manifest"]["files"])) == trusted
+
+
+def test_of_several_models_each_may_have_what_those_in_memory_with_it_leave():
+    names = (REPO, f"{REPO}@main")
+    several = {"name": "desk", "port": 8080, "models": dict(zip("ab", names))}
+    answers, rows = {name: answer() for name in names}, [missing(model=name) for name in names]
+
+    def quants(*services, ram):
+        found = settle(services, answers, rows=rows, machine=machine(ram))
+        return [manifest_from(row["manifest"]).quant for row in found]
+
+    assert quants(several, ram=10.5) == ["Q8_0", "Q8_0"]
+    first, second = quants({**several, "models_loaded": 2}, ram=14)
+    assert first == "Q8_0"
+    assert SIZES[second] < SIZES[first]
+    # one of them is in memory beside another service
+    other = {**SERVICE, "name": "other", "port": 8081}
+    alone = settle([other], {REPO: answer()}, rows=[missing()], machine=machine(14))
+    beside = settle(
+        [{**several, "models": {"a": names[1]}}, other], answers, rows=list(reversed(rows)), machine=machine(14)
+    )
+    assert SIZES[manifest_from(beside[-1]["manifest"]).quant] < SIZES[manifest_from(alone[0]["manifest"]).quant]

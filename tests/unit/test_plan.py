@@ -300,3 +300,17 @@ def test_on_wsl_the_report_says_whose_address_it_prints():
     assert "forwards port 8080" in closing_report([result], "gpu1", wsl=True)
     assert "WSL" not in closing_report([result], "gpu1")
     assert plan(platform={"wsl": True})["wsl"] is True
+
+
+def test_a_service_with_several_models_reaches_the_plan_or_is_stopped_by_one():
+    service = {"name": "desk", "models": {"a": "tiny", "b": "org/small"}, "port": 8080}
+    small = {**TINY, "model": "org/small", "path": "/models/small.gguf", "action": "download"}
+    made = plan([service], models=[*MODELS, small])
+    assert made["problems"] == []
+    assert made["services"][0]["more_paths"] == {"models/a": "/m/tiny.gguf", "models/b": "/models/small.gguf"}
+    assert "a: tiny (generate); b: org/small (download)" in table([made])
+    made = plan([service], models=[*MODELS, {**small, "problem": "no source has it"}])
+    assert made["problems"] == ["gpu1: service desk: no source has it"]
+    assert problems_of([{**service, "models": {"a": "tiny", "b": "small"}}], "gpu1")[0].startswith(
+        "gpu1: service desk: model"
+    )

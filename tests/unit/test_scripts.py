@@ -57,7 +57,7 @@ def test_services_page_lists_the_keys_of_a_service() -> None:
         if field.name != "has_api_key" and field.default is not dataclasses.MISSING
     }
     expected = {name: "" if default is None else written(default) for name, default in fields.items()}
-    expected |= {"name": "**required**", "api_key": '""', "args": "[]", "env": "{}", "verify": "{}"}
+    expected |= {"name": "**required**", "api_key": '""', "args": "[]", "models": "{}", "env": "{}", "verify": "{}"}
     assert table(page, "Key") == expected
 
 

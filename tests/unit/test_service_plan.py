@@ -268,3 +268,27 @@ def test_a_draft_that_does_not_fit_is_refused_by_its_name():
         plan_service(service, facts, TOOLKIT, CPU_IMAGE, shaped(1 << 30), MemoryRoom(facts), more=more)
     row = plan_service(service, facts, TOOLKIT, CPU_IMAGE, shaped(1 << 30), MemoryRoom(facts), warn=True, more=more)
     assert "o/large does not fit" in row["warning"]
+
+
+def test_of_several_models_the_largest_have_to_fit_together():
+    facts = host("distro", machine={"memory_bytes": 16 << 30})
+    raw = {"name": "desk", "port": 8080, "models": {"a": "o/a", "b": "o/b", "c": "o/c"}}
+    more = {"models/a": shaped(1 << 30), "models/b": shaped(9 << 30), "models/c": shaped(8 << 30)}
+    memory = MemoryRoom(facts)
+    row = plan_service(parse(raw), facts, TOOLKIT, CPU_IMAGE, {}, memory, more=more)
+    assert row["model"] == "a: o/a (keep); b: o/b (keep); c: o/c (keep)"
+    assert (row["model_path"], row["more_paths"]["models/c"]) == ("", f"/m/{8 << 30}.gguf")
+    assert "1 of 3 models in memory at once; o/b fits" in row["why"]
+    left = memory.room([])
+    assert left is not None
+    assert 9 << 30 < left.ram_used < 11 << 30
+    # the two largest do not fit together
+    both = parse({**raw, "models_loaded": 2})
+    with pytest.raises(BadInput, match="service desk: o/c does not fit"):
+        plan_service(both, facts, TOOLKIT, CPU_IMAGE, {}, MemoryRoom(facts), more=more)
+    warned = plan_service(both, facts, TOOLKIT, CPU_IMAGE, {}, MemoryRoom(facts), warn=True, more=more)
+    assert "o/c does not fit" in warned["warning"]
+    too_long = parse({**raw, "context_length": 9999})
+    trained = {**more, "models/a": {**more["models/a"], "gguf": {"context_length": 1000}}}
+    with pytest.raises(BadInput, match="`context_length` 9999 is more than the 1000 tokens that o/a was trained for"):
+        plan_service(too_long, facts, TOOLKIT, CPU_IMAGE, {}, MemoryRoom(facts), more=trained)

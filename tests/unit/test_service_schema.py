@@ -228,6 +228,14 @@ SAID: dict[str, list[t.Any]] = {
     "api_key": ["s3cret", "#x", "a,b", "a b", "a#", "ä"],
     **WORDS,
     **{key: ["tiny", "o/r", "/m/a.gguf", "/m/a.BIN"] for key in ("draft_model", "mmproj")},
+    "models": [
+        {"a": "o/r"},
+        {"a": "o/r", "b": "tiny"},
+        {"a:b": "o/r"},
+        {"a": ""},
+        {"a": "/m/x.bin"},
+        {"a" * 64: "o/r"},
+    ],
     "lora": [["/a.gguf", "x=/b"], ["/a,b"], ["a"], ["=/a"], ["/a b"]],
     "tensor_split": ["3,1", "3", "3,", "0.5,0.5", "a"],
     "generation_config": ["auto", "vllm", "/etc/x", "etc/x"],
@@ -259,6 +267,7 @@ BASES: list[dict[str, t.Any]] = [
     {"name": "chat", "port": 1},
     {"name": "chat", "model": "o/r", "state": "stopped"},
     {"model": "o/r", "port": 1},
+    {"name": "chat", "port": 1, "models": {"a": "o/r", "b": "tiny"}},
     {**GOOD, "device": "cpu", "gpu_layers": None},
     *({**GOOD, "verify": {"level": level}} for level in (*LEVELS, None)),
     {**GOOD, "verify": {"answer": "x"}},
@@ -325,7 +334,7 @@ def good_services(draw: st.DrawFn) -> dict[str, t.Any]:
         "args": st.lists(st.sampled_from(["--verbose", "-x=1", "--modelx"])),
         "env": st.dictionaries(st.sampled_from(["PATH", "TOKENIZERS_PARALLELISM"]), TEXTS),
         "verify": st.fixed_dictionaries(
-            {}, optional={"timeout": st.integers(1), "answer": TEXTS, "max_tokens": st.integers(1)}
+            {}, optional={"timeout": st.integers(1, 1 << 62), "answer": TEXTS, "max_tokens": st.integers(1, 1 << 62)}
         ),
     }
     for key in (*engine.REFUSED_FIELDS, "port", *(() if name == "vllm" else ("runtime",))):

@@ -27,8 +27,8 @@ class Dialect:
 DIALECTS: t.Mapping[str, Dialect] = {
     "llama_server": Dialect(
         metrics="llamacpp:",
-        to_tokens=lambda _, text: {"content": text, "add_special": False},
-        to_text=lambda _, tokens: {"tokens": list(tokens)},
+        to_tokens=lambda name, text: {"model": name, "content": text, "add_special": False},
+        to_text=lambda name, tokens: {"model": name, "tokens": list(tokens)},
         text="content",
         guarded=("/props", "/slots", "/completion", "/infill", "/apply-template", "/lora-adapters", "/rerank"),
     ),

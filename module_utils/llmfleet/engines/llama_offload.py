@@ -26,6 +26,7 @@ PROVING = 4
 """The verbosity at which the log proves the device."""
 _LAYERS_FLAG = "--n-gpu-layers"
 _DRAFT_LAYERS_FLAG = "--gpu-layers-draft"
+_ROUTER_FLAG = "--models-preset"
 _VERBOSE_FLAGS = ("-v", "--verbose", "--log-verbose")
 
 FALLBACK = "no usable GPU found, --gpu-layers option will be ignored"
@@ -91,6 +92,9 @@ def gpu_argv(service: Service) -> list[str]:
 
 def planned_layers(argv: t.Sequence[str]) -> int | None:
     """Return how many layers are to be on the GPU by the arguments ``argv``, None when it was not planned at all."""
+    if _ROUTER_FLAG in argv:
+        # each model is a process of its own, whose lines would have to be told from those of the others
+        return None
     return int(argv[argv.index(_LAYERS_FLAG) + 1]) if _LAYERS_FLAG in argv else None
 
 

@@ -18,6 +18,8 @@ OPTIONS: Table = {
         *("-m", "--model", "-mu", "--model-url", "-hf", "--hf-repo", "-hff", "--hf-file", "-dr", "--docker-repo"),
         env=("LLAMA_ARG_MODEL",),
     ),
+    "models": _own("--models-preset", env=("LLAMA_ARG_MODELS_PRESET",)),
+    "models_loaded": _own("--models-max", env=("LLAMA_ARG_MODELS_MAX",)),
     "served_name": _own("-a", "--alias", env=("LLAMA_ARG_ALIAS",)),
     "bind": _own("--host", env=("LLAMA_ARG_HOST",)),
     "port": _own("--port", env=("LLAMA_ARG_PORT",)),
@@ -119,11 +121,11 @@ REFUSED_FIELDS = {
 _REMOVED_LOADING = "it was removed from llama-server; say it with `load_mode` (mmap, none, mlock)"
 _REMOVED_DRAFT = "it was removed from llama-server; say it with `draft_tokens`"
 _REMOVED_NGRAM = "it was removed from llama-server; each type of speculation has its own: --spec-ngram-mod-n-match"
-_ROUTER = "it turns llama-server into a router that answers ready without a model"
+_ROUTER = "it makes llama-server a router, which answers ready without a model: say it with `models`"
 _TOOLS = "it lets callers run commands or read files on the server"
 
 REFUSED_FLAGS = {
-    **dict.fromkeys(("--models-dir", "--models-preset", "--models-max", "--models-autoload"), _ROUTER),
+    **dict.fromkeys(("--models-dir", "--models-autoload", "--no-models-autoload"), _ROUTER),
     **dict.fromkeys(
         (
             *("--tools", "--agent", "--ui-mcp-proxy", "--webui-mcp-proxy", "-ag", "--tools-runtime"),
@@ -144,7 +146,7 @@ REFUSED_FLAGS = {
 
 REFUSED_ENV = {
     "VLLM_GPU_MEM_FRACTION": "no engine has such a variable; llama-server takes what it needs (`gpu_layers`)",
-    **dict.fromkeys(("LLAMA_ARG_MODELS_DIR", "LLAMA_ARG_MODELS_PRESET"), _ROUTER),
+    **dict.fromkeys(("LLAMA_ARG_MODELS_DIR", "LLAMA_ARG_MODELS_AUTOLOAD"), _ROUTER),
     **dict.fromkeys(
         ("LLAMA_ARG_TOOLS", "LLAMA_ARG_AGENT", "LLAMA_ARG_MCP_SERVERS_CONFIG", "LLAMA_ARG_MCP_SERVERS_JSON"), _TOOLS
     ),

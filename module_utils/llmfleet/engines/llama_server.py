@@ -9,7 +9,7 @@ import posixpath
 import re
 import typing as t
 
-from ansible.module_utils.llmfleet.engines import llama_offload, options
+from ansible.module_utils.llmfleet.engines import llama_offload, llama_router, options
 from ansible.module_utils.llmfleet.engines.base import SECRETS_DIR, Launch, Mount
 from ansible.module_utils.llmfleet.engines.llama_failures import FAILURES, PHASES
 from ansible.module_utils.llmfleet.engines.llama_options import (
@@ -66,24 +66,34 @@ def launch(
     has_gpus: bool = False,
     *,
     more: t.Mapping[str, str] | None = None,
+    contexts: t.Mapping[str, int] | None = None,
 ) -> Launch:
     """Return how llama-server serves ``service`` from the GGUF at ``model_path`` on the host. Raises BadInput.
 
     ``model_context`` is the context the model was trained for, in tokens (None: not known); ``has_gpus``: the container
     gets the host's GPUs, which it uses unless the service is meant for the CPU; ``more``: key -> path in the container
-    of the other models that the service names.
+    of the other models that the service names, ``contexts``: those of them by the same keys, where they are known.
     context_length is what one request may use; llama-server's --ctx-size is the total over its slots.
     """
     context = service.context_length or min(DEFAULT_CONTEXT_LENGTH, model_context or DEFAULT_CONTEXT_LENGTH)
     folder, name = posixpath.split(model_path)
     split = re.search(r"-\d{5}-of-\d{5}\.gguf$", name) is not None
-    mount = Mount(folder, "/models") if split else Mount(model_path, f"/models/{name}")
+    mount: Mount | None = Mount(folder, "/models") if split else Mount(model_path, f"/models/{name}")
+    served = ["--model", f"/models/{name}", "--alias", service.served_name]
+    sized = ["--ctx-size", str(context * service.parallel)]
+    secrets = {"api_key": api_key} if api_key else {}
+    if service.models:
+        served, mount = llama_router.argv(service), None
+        # each has its own where the service does not say
+        sized = sized if service.context_length else []
+        secrets[llama_router.PRESET] = llama_router.preset(
+            service, more or {}, contexts or {}, 0 if sized else DEFAULT_CONTEXT_LENGTH
+        )
     argv = [
-        *("--model", f"/models/{name}"),
-        *("--alias", service.served_name),
+        *served,
         *("--host", "0.0.0.0"),  # noqa: S104 - inside the container; what is published is decided by `bind`
         *("--port", str(CONTAINER_PORT)),
-        *("--ctx-size", str(context * service.parallel)),
+        *sized,
         *("--parallel", str(service.parallel)),
         # without this llama-server quietly shrinks the context instead of failing when memory is short
         *("--fit", "off"),
@@ -108,13 +118,13 @@ def launch(
     if api_key:
         argv += ["--api-key-file", f"{SECRETS_DIR}/api_key"]
         # at the verbosity that proves the GPU the last four characters of a single key are printed, of more the count
-        api_key = f"{api_key}\n{api_key}" if has_gpus else api_key
+        secrets["api_key"] = f"{api_key}\n{api_key}" if has_gpus else api_key
     return Launch(
         argv=(*argv, *service.args),
         port=CONTAINER_PORT,
         env=dict(service.env),
-        mounts=(mount,),
-        secrets={"api_key": api_key} if api_key else {},
+        mounts=(mount,) if mount else (),
+        secrets=secrets,
     )
 
 

@@ -77,6 +77,8 @@ _LAYERS = "vLLM has all layers on the GPUs; for a part of them use engine llama_
 _SPREAD = "vLLM spreads a model evenly; set `tensor_parallel` or `pipeline_parallel`"
 
 REFUSED_FIELDS = {
+    "models": "vLLM serves one model; make a service of each",
+    "models_loaded": "vLLM serves one model; make a service of each",
     "gpu_layers": _LAYERS,
     "cpu_moe_layers": "vLLM has all layers on the GPUs; set `cpu_offload` for a part of the weights in RAM",
     "split_mode": _SPREAD,

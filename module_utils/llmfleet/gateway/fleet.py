@@ -40,6 +40,13 @@ class Group:
     paths: tuple[str, ...]
     backends: tuple[str, ...]
     api_key: str
+    services: tuple[str, ...] = ()
+    """Names of its services as keys allow them, where they are not ``names``."""
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Return the names of its services."""
+        return self.services or self.names
 
 
 def backends(hosts: t.Sequence[Data], gateway_host: str, chosen: t.Sequence[str]) -> list[Backend]:
@@ -102,14 +109,14 @@ def _address(service: services.Service, host_address: str, same_host: bool) -> s
 def groups(found: t.Sequence[Backend]) -> tuple[Group, ...]:
     """Return the services by the model name that callers use; raises BadInput where one name means two things."""
     models: dict[str, list[Backend]] = {}
-    owners: dict[str, Backend] = {}
-    for one in found:
-        models.setdefault(one.service.served_name, []).append(one)
-        other = owners.setdefault(one.service.name, one)
-        if other.service.served_name != one.service.served_name:
+    owners: dict[str, tuple[str, Backend]] = {}
+    for one, model in ((backend, name) for backend in found for name in backend.service.served_names):
+        models.setdefault(model, []).append(one)
+        served, other = owners.setdefault(_name(one, model), (model, one))
+        if served != model:
             raise BadInput(
-                f"{one.where} serves {one.service.served_name}, on {other.host} the same name serves "
-                f"{other.service.served_name}; the gateway needs one name for each, or one `served_name` for both"
+                f"{one.where} serves {model}, on {other.host} the same name serves {served}; "
+                "the gateway needs one name for each, or one `served_name` for both"
             )
     return tuple(_group(model, members) for model, members in models.items())
 
@@ -126,5 +133,24 @@ def _group(model: str, members: t.Sequence[Backend]) -> Group:
             f"the replicas of {model} have different API keys; give {', '.join(one.where for one in members)} the same "
             "`api_key`"
         )
-    names = dict.fromkeys(one.service.name for one in members)
-    return Group(model, tuple(names), tuple(paths), tuple(one.address for one in members), keys.pop() if keys else "")
+    names = tuple(dict.fromkeys(_name(one, model) for one in members))
+    services_ = tuple(dict.fromkeys(one.service.name for one in members))
+    if any(one.service.models for one in members) and len(services_) > 1:
+        # who may use the other one could name the further models of the first as well
+        raise BadInput(
+            f"services {' and '.join(services_)} both serve {model}, one of them among several `models`: name it "
+            "otherwise there, or give both services the same name"
+        )
+    return Group(
+        model,
+        names,
+        tuple(paths),
+        tuple(one.address for one in members),
+        keys.pop() if keys else "",
+        () if services_ == names else services_,
+    )
+
+
+def _name(one: Backend, model: str) -> str:
+    """Return the beginning of a path that leads to ``model``; the name of a service with several leads to none."""
+    return model if one.service.models else one.service.name

@@ -36,7 +36,7 @@ class Request:
     def allowed(self, one: access.Access) -> list[int]:
         """Return the positions of the groups that the holder of a key may use."""
         wanted = set(one.services)
-        return [at for at, group in enumerate(self.groups) if not wanted or wanted & set(group.names)]
+        return [at for at, group in enumerate(self.groups) if not wanted or wanted & set(group.owners)]
 
 
 def make(said: t.Mapping[str, t.Any], hosts: t.Sequence[fleet.Data], gateway_host: str) -> Request:

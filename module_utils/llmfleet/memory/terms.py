@@ -113,6 +113,11 @@ class Verdict:
     why: str = ""
     """One sentence for the plan, such as `fits: 5.3 of 22.5 GiB on GPU 0`."""
 
+    @property
+    def total(self) -> int:
+        """Bytes on all devices together."""
+        return sum(need.total for need in self.needs.values())
+
     def as_data(self) -> dict[str, t.Any]:
         """Return it as JSON-able data."""
         return {**asdict(self), "needs": {name: asdict(need) for name, need in self.needs.items()}}

@@ -43,7 +43,7 @@ def through(gateway: t.Mapping[str, t.Any], api_key: str, found: t.Sequence[Serv
     allowed = [names for names in (gateway["services"], row.get("services")) if names]
     usable = [one for one in found if all(one.name in names for names in allowed)]
     url, key = f"http://127.0.0.1:{gateway['port']}/v1", api_key or row.get("key", "")
-    models = dict.fromkeys(one.served_name for one in usable if one.task == "generate")
+    models = dict.fromkeys(name for one in usable if one.task == "generate" for name in one.served_names)
     if not models:
         raise BadInput("the web UI has no model to talk to: no service that its key allows has `task: generate`")
     embedding = next((_embedding(url, key, one.served_name) for one in usable if one.task == "embed"), {})
