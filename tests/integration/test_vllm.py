@@ -283,7 +283,7 @@ SHAPES: dict[str, dict[str, t.Any]] = {
         "topk_group": 1,
     },
 }
-"""Changes to the configuration; the weights are made up by vLLM (`--load-format dummy`)."""
+"""Changes to the configuration; the weights are made up by vLLM (`load_format: dummy`)."""
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -291,8 +291,8 @@ def test_the_cache_is_as_large_as_planned(service, tmp_path, name):
     path = model(tmp_path / "tiny-hf", **SHAPES[name])
     shape = from_config(json.loads((path / "config.json").read_text()), 1 << 20)
     planned = pool(shape, 4).tokens(CACHE, CONTEXT)
-    argv = ["--load-format", "dummy", "--kv-cache-memory-bytes", str(CACHE)]
-    result = service(path, context_length=CONTEXT, verify={"level": "http"}, gpu_memory_utilization=0.5, args=argv)
+    given = {"load_format": "dummy", "args": ["--kv-cache-memory-bytes", str(CACHE)]}
+    result = service(path, context_length=CONTEXT, verify={"level": "http"}, gpu_memory_utilization=0.5, **given)
     assert not result.get("failed"), result
     log = docker("logs", service.name)
     said = re.search(r"KV cache size: ([\d,]+) tokens", log)
