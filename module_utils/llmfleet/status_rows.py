@@ -24,7 +24,7 @@ def of_host(
 
     ``look`` is the result of llm_service_info, maybe a failed one; ``services``: `llm_services` of the host, unchecked;
     ``results``: those of llm_service where it ran before, which has verified what it started; ``only``: names of the
-    services that it is about, all where there are none; ``helpers``: containers such as the gateway that are to run.
+    services and helpers that it is about, all where there are none; ``helpers``: containers such as the gateway that are to run.
     """
     data: Data = {"host": host, "problem": "", "wsl": bool(look.get("wsl")), "services": [], "helpers": []}
     if look.get("unreachable") or look.get("failed") or "services" not in look:
@@ -46,7 +46,8 @@ def of_host(
         # what is not there and need not be there is no news
         if verdict:
             data["services"].append({**row, "in_inventory": name in wanted, "verdict": verdict})
-    return {**data, "helpers": _helpers(look.get("helpers") or [], helpers)}
+    rows = _helpers(look.get("helpers") or [], helpers)
+    return {**data, "helpers": [row for row in rows if row["name"] in (only or (row["name"],))]}
 
 
 def _helpers(seen: t.Sequence[Data], wanted: t.Sequence[str]) -> list[Data]:

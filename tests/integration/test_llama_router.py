@@ -134,7 +134,8 @@ def test_from_the_inventory_to_the_report(image, tmp_path, models):
     assert KEY not in first
     assert changed(site(inventory)) == 0
     assert [chat(port, name)[0] for name in service["models"]] == [200, 200]
-    site(inventory, playbook="playbooks/status.yml")
+    # other tests have services on this machine
+    site(inventory, "-e", json.dumps({"report_only": [NAME]}), playbook="playbooks/status.yml")
     # looking has unloaded nothing
     states = {row["id"]: row["status"]["value"] for row in ask(port, "/v1/models")[1]["data"]}
     assert states == {"chat": "unloaded", "small-Q4.x": "loaded"}

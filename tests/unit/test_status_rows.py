@@ -129,9 +129,11 @@ def test_a_helper_that_does_not_answer_is_wrong_too():
 
 
 def test_only_what_was_named_is_told():
-    look = {"services": [ROW], "helpers": []}
-    found = of_host(look, "gpu1", [{"name": "gone"}, {"name": "chat"}], (), ["chat"])
+    helpers = [{"name": name, "state": "running", "problem": ""} for name in ("gateway", "web")]
+    look = {"services": [ROW], "helpers": helpers}
+    found = of_host(look, "gpu1", [{"name": "gone"}, {"name": "chat"}], (), ["chat", "web"], ["gateway", "lost"])
     assert [row["name"] for row in found["services"]] == ["chat"]
+    assert [row["name"] for row in found["helpers"]] == ["web"]
 
 
 def test_hosts_of_which_nothing_is_known_failed_before():
