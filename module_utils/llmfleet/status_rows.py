@@ -24,7 +24,8 @@ def of_host(
 
     ``look`` is the result of llm_service_info, maybe a failed one; ``services``: `llm_services` of the host, unchecked;
     ``results``: those of llm_service where it ran before, which has verified what it started; ``only``: names of the
-    services and helpers that it is about, all where there are none; ``helpers``: containers such as the gateway that are to run.
+    services and helpers that it is about, all where there are none; ``helpers``: containers such as the gateway that
+    are to run.
     """
     data: Data = {"host": host, "problem": "", "wsl": bool(look.get("wsl")), "services": [], "helpers": []}
     if look.get("unreachable") or look.get("failed") or "services" not in look:
