@@ -144,7 +144,7 @@ def test_vllm_serves_a_repository_of_the_hub(tmp_path, hub):
         second = site(path)
     finally:
         subprocess.run(["docker", "rm", "-f", service["name"]], capture_output=True, check=False)
-    assert re.search(rf"model {FOLDER} +download +1 MiB", first)
+    assert re.search(rf"model {FOLDER} +download +safetensors, 1 MiB", first)
     assert re.search(r"service test-hub-vllm .*fits: ", first)
     assert re.search(r"service test-hub-vllm: ready.*token [\d.]+ s", re.sub(r"\s+", " ", second))
     assert changed(second) == 0
