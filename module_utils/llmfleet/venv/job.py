@@ -21,8 +21,6 @@ from ansible.module_utils.llmfleet.vllm_pins import PINS
 
 Data = dict[str, t.Any]
 
-PYPI = "https://pypi.org/simple"
-"""Where pip looks when nothing is set up; the host may have no pip that could say so."""
 _ASK_VERSION = "import sys; print(*sys.version_info[:2])"
 
 
@@ -52,7 +50,6 @@ class VenvJob:
         self.path = Path(self.request.path(params["root"]))
         self.log = edge.JobLog(self.work / "logs" / f"venv-{self.request.key()}.log", params["timeout"])
         self.tried: list[dict[str, str]] = []
-        self._fallback = params["pypi_index_fallback"] or PYPI
 
     def provide(self) -> Data:
         """Make sure of the environment, or in check mode say how; return the module's result."""
@@ -124,8 +121,9 @@ class VenvJob:
             pip += ["--no-deps", "--only-binary=:all:", "--find-links", str(folder / PYTHON_FOLDER)]
             env["PIP_CONFIG_FILE"] = str(folder / SITE_FOLDER / "pip.conf")
         else:
+            index = package_index(self.params["pypi_index"], self.params["pypi_index_fallback"])
             # an argument would show a password in it to every user of the host
-            env["PIP_INDEX_URL"] = package_index(self.params["pypi_index"], self._fallback)
+            env.update({"PIP_INDEX_URL": index} if index else {})
         self._run(pip, env)
 
     def _name_it_vllm(self) -> None:
@@ -152,7 +150,7 @@ class VenvJob:
         p = self.params
         return PythonStore(
             make_fetcher(p, self.work / "sources" / "vllm", p["timeout"]),
-            lambda: package_places(p["pypi_index"], self._fallback),
+            lambda: package_places(p["pypi_index"], p["pypi_index_fallback"]),
             p["torch_indexes"],
             MACHINES[self.request.architecture],
             PINS,
