@@ -38,8 +38,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if not refused and self.server.status == 200:
             self.stream()
-        with self.server.lock:
-            self.server.now -= 1
 
     def stream(self):
         tokens = [{"choices": [{"delta": {"content": "word "}}]}] * self.server.pieces
@@ -49,6 +47,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for event in [*tokens, *self.server.extra, usage]:
                 time.sleep(self.server.pause)
                 self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+            # over before the client can know it, as it asks again at once
+            with self.server.lock:
+                self.server.now -= 1
             self.wfile.write(b"data: [DONE]\n\n")
         except OSError:
             pass
