@@ -228,6 +228,12 @@ KEYS: t.Mapping[str, Key] = {
     "args": Key(
         list, "a list of strings", "More arguments for the engine; those that another key sets are refused here."
     ),
-    "env": Key(dict, "a mapping of strings", "Environment of the container; no secrets, as `docker inspect` shows it."),
+    "env": Key(
+        dict,
+        "a mapping of strings",
+        "Environment of the container; no secrets, as `docker inspect` shows it.",
+        pattern=r"[A-Za-z_][A-Za-z0-9_]*",
+        must="has names of letters, digits and `_`, which do not begin with a digit, such as NCCL_DEBUG",
+    ),
     "verify": Key(dict, "a mapping", "How the service proves that it is ready."),
 }

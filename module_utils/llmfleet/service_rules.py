@@ -10,6 +10,7 @@ from ansible.module_utils.llmfleet.hub.choice import PROJECTOR
 from ansible.module_utils.llmfleet.model_ref import masked
 from ansible.module_utils.llmfleet.service_fields import GPU_ENV, SECRET_ENV, Service
 from ansible.module_utils.llmfleet.service_options import MODEL_KEYS, NEEDS, NOT_WITH_MODELS
+from ansible.module_utils.llmfleet.service_verify import NEEDS_TOKEN, Verify
 from ansible.module_utils.llmfleet.service_words import check, check_choice
 
 
@@ -74,6 +75,12 @@ def _check_engine(service: Service, where: str) -> None:
         where,
         f"engine {service.engine} does not do `task: {service.task}`, only {', '.join(engine.PATHS)}",
     )
+    for name in NEEDS_TOKEN:
+        check(
+            service.task == Service.task or getattr(service.verify, name) == getattr(Verify, name),
+            where,
+            f"`verify.{name}` is about an answer in words, and a service for `task: {service.task}` gives none",
+        )
     for name, refused in engine.REFUSED_WORDS.items():
         said = getattr(service, name)
         check(said not in refused, where, f"`{name}: {said}` does not exist: {refused.get(said)}")

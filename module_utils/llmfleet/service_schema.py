@@ -25,7 +25,7 @@ from ansible.module_utils.llmfleet.schema_words import (
     template,
     title,
 )
-from ansible.module_utils.llmfleet.service_fields import GPU_ENV, KEYS, RESERVED, SECRET_ENV, Service, default_of
+from ansible.module_utils.llmfleet.service_fields import GPU_ENV, KEYS, RESERVED, SECRET_ENV, TASKS, Service, default_of
 from ansible.module_utils.llmfleet.service_key import Key
 from ansible.module_utils.llmfleet.service_options import MODEL_KEYS, NEEDS, NOT_WITH_MODELS
 from ansible.module_utils.llmfleet.service_verify import LEVELS, NEEDS_TOKEN, VERIFY_KEYS, Verify
@@ -100,10 +100,11 @@ def _service() -> Schema:
     properties["models"]["propertyNames"] = {"pattern": f"^(?:{KEYS['models'].pattern})$"}
     properties["args"]["items"] = {"type": "string"}
     properties["env"]["additionalProperties"] = {"type": "string"}
-    properties["env"]["propertyNames"] = not_(
+    secret = not_(
         f"(?:[\\s\\S]*_)?(?:{any_case(SECRET_ENV[len('(^|_)(') : -len(')$')])})$",
         "This looks like a secret: anyone who may run docker inspect would read it.",
     )
+    properties["env"]["propertyNames"] = {"allOf": [{"pattern": f"^(?:{KEYS['env'].pattern}){_END}"}, secret]}
     properties["verify"] = ref("verify")
     return {**service, "required": ["name"], "allOf": [ref(f"rules/{name}") for name in (*_rules(), *ENGINES)]}
 
@@ -146,8 +147,11 @@ def _key(name: str, key: Key, default: t.Any) -> Schema:
 def _rules() -> dict[str, Schema]:
     """Return what keys have to do with each other, whatever the engine."""
     early = [level for level in LEVELS if level not in ("token", "device")]
-    why = "A reply can only be judged at `level: token` or `device`."
-    nothing = {name: one_of((default_of(name, Verify),), why) for name in NEEDS_TOKEN}
+
+    def unjudged(why: str) -> Schema:
+        nothing = {name: one_of((default_of(name, Verify),), why) for name in NEEDS_TOKEN}
+        return {"properties": {"verify": {"properties": nothing}}}
+
     one = "It contradicts `models`."
     alone = {name: one_of((default_of(name, Service),), one) for name in (*NOT_WITH_MODELS, "served_name")}
     device = not_(f"device{_END}", "It cannot be proven of several `models`.")
@@ -187,7 +191,11 @@ def _rules() -> dict[str, Schema]:
                 "required": ["verify"],
                 "properties": {"verify": {"required": ["level"], "properties": {"level": {"enum": early}}}},
             },
-            "then": {"properties": {"verify": {"properties": nothing}}},
+            "then": unjudged("A reply can only be judged at `level: token` or `device`."),
+        },
+        "task": {
+            "if": {"required": ["task"], "properties": {"task": {"enum": list(TASKS[1:])}}},
+            "then": unjudged("A service for this `task` gives no answer in words."),
         },
     }
 

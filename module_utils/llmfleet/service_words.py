@@ -63,7 +63,7 @@ def check_bounds(where: str, given: t.Any, unset: t.Any, keys: t.Mapping[str, Ke
 
 
 def _items(said: t.Any) -> tuple[t.Any, ...]:
-    return said if isinstance(said, tuple) else (said,)
+    return tuple(said) if isinstance(said, (tuple, dict)) else (said,)
 
 
 def check_text(name: str, key: Key, said: str, where: str) -> None:

@@ -172,6 +172,8 @@ def test_every_value_may_be_a_template(name: str) -> None:
         ({"engine": "vllm", "model": "o/r", "args": ["-tp", "2"]}, "args.0", "does not match"),
         ({"env": {"A": 1}}, "env.A", "not of type 'string'"),
         ({"env": {"LLAMA_ARG_PORT": "1"}}, "env", "does not match"),
+        ({"env": {"A B": "x"}}, "env", "does not match"),
+        ({"task": "embed", "verify": {"answer": "x"}}, "verify.answer", "not valid under any"),
         ({"env": {"Hf_Token": "x"}}, "env", "does not match"),
         ({"verify": {"levle": "http"}}, "verify", "'levle' was unexpected"),
         ({"verify": {"level": "http", "answer": "x"}}, "verify.answer", "not valid under any"),
@@ -242,7 +244,10 @@ SAID: dict[str, list[t.Any]] = {
     "gpu_memory_utilization": [0.5, 1],
     "memory": ["8g", "0g", "8G", "8", "10m"],
     "args": [["x", flag] for word in ("--verbose", *FLAGS) for flag in (word, f"{word}=1", f"{word}x")],
-    "env": [{name: "x"} for name in (*ENV, *map(str.lower, ENV), "PATH", "HF_TOKEN", "my_ApiKey", "tokens", "SECRET")],
+    "env": [
+        {name: "x"}
+        for name in (*ENV, *map(str.lower, ENV), "PATH", "A=B", "1", "A\n", "HF_TOKEN", "my_ApiKey", "tokens", "SECRET")
+    ],
 }
 ANYTHING: list[t.Any] = [None, "", "x", True, -1, 0, 1, 7, -0.5, 0.5, [], {}, ["x"], {"x": "y"}, [1], {"x": 1}]
 
@@ -271,6 +276,7 @@ BASES: list[dict[str, t.Any]] = [
     {**GOOD, "device": "cpu", "gpu_layers": None},
     *({**GOOD, "verify": {"level": level}} for level in (*LEVELS, None)),
     {**GOOD, "verify": {"answer": "x"}},
+    {**GOOD, "task": "embed"},
     {**GOOD, "gpu_layers": 2, "device": "gpu"},
 ]
 
@@ -347,6 +353,8 @@ def good_services(draw: st.DrawFn) -> dict[str, t.Any]:
             service.pop(key, None)
     if service.get("device") == "cpu":
         service.pop("gpu_layers", None)
+    if service.get("task", Service.task) != Service.task:
+        service.get("verify", {}).pop("answer", None)
     model = {"llama_server": "o/r:Q8_0", "vllm": "o/r"}[name]
     return {**service, "engine": name, "model": model, "port": draw(numbers["port"])}
 
