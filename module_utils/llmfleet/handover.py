@@ -13,7 +13,7 @@ from ansible.module_utils.llmfleet.lifecycle import NEXT, PREVIOUS
 from ansible.module_utils.llmfleet.spec import Spec, stored
 from ansible.module_utils.llmfleet.watch import NotReadyError, docker_refused, log_of
 
-Proof = t.TypeVar("Proof")
+Proof = t.TypeVar("Proof", covariant=True)
 """What a verification returns."""
 
 
@@ -24,6 +24,44 @@ class RolledBackError(Exception):
         super().__init__(f"{error}. {restored}")
         self.error = error
         self.previous = previous
+
+
+class Steps(t.Protocol[Proof]):
+    """What a Decision about a service may ask for, whatever it runs in."""
+
+    instead: dict[str, t.Any]
+    """What was done beyond the decision: fields of a module's result."""
+
+    def verify(self, spec: Spec, *, put_back: bool = False) -> Proof: ...
+    def start(self, spec: Spec) -> Proof: ...
+    def replace(self, wanted: Spec) -> Proof: ...
+    def finish(self, wanted: Spec) -> Proof: ...
+    def restore(self) -> Proof: ...
+    def stop(self) -> None: ...
+    def remove(self) -> None: ...
+
+
+def carry_out(steps: Steps[Proof], action: str, wanted: Spec | None) -> Proof | None:
+    """Do ``action`` of a Decision; return the proof that it works, None when nothing is left running.
+
+    Raises NotReadyError or RolledBackError.
+    """
+    if wanted is None:
+        if action == "remove":
+            steps.remove()
+        elif action == "stop":
+            steps.stop()
+        return None
+    if action == "keep":
+        try:
+            return steps.verify(wanted)
+        except NotReadyError as error:
+            # equal but not answering: a restart is what an operator would try first
+            steps.instead = {"changed": True, "action": "restart", "why": str(error)}
+            return steps.start(wanted)
+    if action == "restore":
+        return steps.restore()
+    return {"start": steps.start, "finish": steps.finish}.get(action, steps.replace)(wanted)
 
 
 class Handover(ABC, t.Generic[Proof]):

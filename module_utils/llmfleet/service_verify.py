@@ -26,6 +26,10 @@ class Verify:
     max_first_token_seconds: float = 0.0
     timeout: int = 3600
 
+    def put_back(self) -> Verify:
+        """Return what the previous service must reach when a roll-out failed, whose bounds it was not accepted by."""
+        return Verify(level=self.level, timeout=self.timeout)
+
     def goal(self, on_gpu: bool) -> str:
         """Return the level to reach: without a word of the user `token`, and `device` on a GPU."""
         if self.level in ("", "device"):

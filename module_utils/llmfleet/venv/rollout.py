@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import time
 import typing as t
 
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.errors import LlmfleetError
-from ansible.module_utils.llmfleet.handover import RolledBackError
+from ansible.module_utils.llmfleet.handover import RolledBackError, carry_out
 from ansible.module_utils.llmfleet.http_client import Endpoint
 from ansible.module_utils.llmfleet.lifecycle import Seen
-from ansible.module_utils.llmfleet.services import Service, Verify
-from ansible.module_utils.llmfleet.spec import Spec, identity
+from ansible.module_utils.llmfleet.secret_files import SecretFiles
+from ansible.module_utils.llmfleet.services import Service
+from ansible.module_utils.llmfleet.spec import Spec
 from ansible.module_utils.llmfleet.venv import unit
 from ansible.module_utils.llmfleet.venv.before import PREVIOUS, ContainerBefore, take_away
 from ansible.module_utils.llmfleet.venv.rehearsal import RefusedError, rehearse
@@ -36,7 +36,8 @@ class UnitRollout:
     ) -> None:
         self._systemd, self._verify, self._before = systemd, service.verify, before
         self._name, self._unit = service.name, unit_of(service.name)
-        self._directory = directory
+        self._files = SecretFiles(directory)
+        self._secrets: t.Mapping[str, str] = {}
         self._file = f"{units}/{self._unit}"
         self._seen = UnitsAsContainers(systemd)
         self.instead: dict[str, t.Any] = {}
@@ -48,73 +49,63 @@ class UnitRollout:
         return current, None if previous is None else Seen(unit.stored(previous), "exited")
 
     def carry_out(self, action: str, wanted: Spec | None, secrets: t.Mapping[str, str]) -> Report | None:
-        """Do ``action`` of a Decision; return the verification report, None when nothing is left running.
+        """Do ``action`` of a Decision as handover.carry_out does; a new unit gets ``secrets``."""
+        self._secrets = secrets
+        return carry_out(self, action, wanted)
 
-        Raises NotReadyError or RolledBackError. Whatever it did beyond the decision stands in ``instead``.
-        """
-        if wanted is None:
-            if action == "remove":
-                self.remove()
-            elif action == "stop":
-                self.stop()
-            return None
-        if action == "keep":
-            try:
-                return self._check(wanted, self._verify)
-            except NotReadyError as error:
-                # equal but not answering: a restart is what an operator would try first
-                self.instead = {"changed": True, "action": "restart", "why": str(error)}
-                return self._restart(wanted, self._verify)
-        if action == "start" and not self._before.there:
-            return self._restart(wanted, self._verify)
-        if action == "start":
-            # a former run was interrupted before the unit had taken over from the container
-            self._before.stop()
-        if action in ("start", "finish"):
-            return self._prove(wanted)
-        if action == "restore":
-            return self.restore()
-        return self.replace(wanted, secrets)
+    def verify(self, spec: Spec, *, put_back: bool = False) -> Report:
+        """Return the verification report of the running unit made from ``spec``; raises NotReadyError."""
+        address, port = endpoint_of(spec)
+        endpoint = Endpoint(f"http://{address}:{port}", self._files.api_key(spec), timeout=120)
+        return wait_ready(self._seen, spec, endpoint, self._verify.put_back() if put_back else self._verify)
 
-    def replace(self, wanted: Spec, secrets: t.Mapping[str, str]) -> Report:
+    def start(self, spec: Spec) -> Report:
+        """Start the unit again and verify it."""
+        if not self._before.there:
+            return self._restart(spec)
+        # a former run was interrupted before the unit had taken over from the container
+        self._before.stop()
+        return self.finish(spec)
+
+    def replace(self, wanted: Spec) -> Report:
         """Put the wanted unit in the place of the present one (if any), start and verify it.
 
         Raises NotReadyError when nothing had to be put back, RolledBackError otherwise. Re-entrant: it goes on from
         whatever an interruption left.
         """
-        self._write_secrets(wanted, secrets)
+        self._write_secrets(wanted)
         _make_folders(wanted)
         self._rehearse(wanted)
         # beside .previous stands only a unit that was never verified
         if os.path.exists(self._file) and not os.path.exists(self._file + PREVIOUS):
             os.replace(self._file, self._file + PREVIOUS)
-        _write(self._file, unit.render(wanted, self._secrets_dir(wanted)), 0o644)
+        _write(self._file, unit.render(wanted, self._files.folder(wanted)), 0o644)
         self._before.stop()
-        return self._prove(wanted)
+        return self.finish(wanted)
 
     def _rehearse(self, wanted: Spec) -> None:
         """Raise RefusedError for arguments that the engine does not take, while what runs now still serves."""
         if status_of(self._systemd.show(self._unit)) != "running" and not self._before.there:
             return
         try:
-            rehearse(wanted, self._secrets_dir(wanted), ENGINES[wanted["engine"]])
+            rehearse(wanted, self._files.folder(wanted), ENGINES[wanted["engine"]])
         except RefusedError:
-            shutil.rmtree(self._secrets_dir(wanted), ignore_errors=True)
+            self._files.drop(wanted)
             self.instead = {"changed": False}
             raise
 
-    def _prove(self, wanted: Spec) -> Report:
+    def finish(self, wanted: Spec) -> Report:
         """Start the new unit and verify it, then let the previous one go, or put it back."""
         try:
-            report = self._restart(wanted, self._verify)
+            report = self._restart(wanted)
         except NotReadyError as error:
             self._roll_back(error)
         _remove(self._file + PREVIOUS)
-        self._prune_secrets(wanted)
+        self._files.keep_only(wanted)
         self._before.remove()
         return report
 
-    def _restart(self, spec: Spec, verify: Verify) -> Report:
+    def _restart(self, spec: Spec, *, put_back: bool = False) -> Report:
         self._seen.since = time.time()
         for words in (("daemon-reload",), ("enable", "--quiet", self._unit), ("restart", self._unit)):
             rc, out, err = self._systemd.attempt(*words)
@@ -125,19 +116,13 @@ class UnitRollout:
                     "fix": f"see systemctl status {self._unit}",
                 }
                 raise NotReadyError(diagnosis, log_of(self._seen, self._name))
-        return self._check(spec, verify)
-
-    def _check(self, spec: Spec, verify: Verify) -> Report:
-        address, port = endpoint_of(spec)
-        endpoint = Endpoint(f"http://{address}:{port}", self._api_key(spec), timeout=120)
-        return wait_ready(self._seen, spec, endpoint, verify)
+        return self.verify(spec, put_back=put_back)
 
     def restore(self) -> Report:
         """Put .previous back as it was, running and verified."""
         spec = self._reinstate()
-        # the bounds of the roll-out that failed are not what the previous one was accepted by
-        report = self._restart(spec, Verify(level=self._verify.level, timeout=self._verify.timeout))
-        self._prune_secrets(spec)
+        report = self._restart(spec, put_back=True)
+        self._files.keep_only(spec)
         return report
 
     def _reinstate(self) -> Spec:
@@ -171,36 +156,20 @@ class UnitRollout:
     def remove(self) -> None:
         """Remove the unit of the service and its secret files."""
         take_away(self._systemd, self._unit, self._file)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._files.remove()
 
-    def _api_key(self, spec: Spec) -> str:
-        if "api_key" not in spec["secrets"]:
-            return ""
-        with open(f"{self._secrets_dir(spec)}/api_key", encoding="utf-8") as file:
-            return file.readline().strip()
-
-    def _secrets_dir(self, spec: Spec) -> str:
-        return f"{self._directory}/{identity(spec)}"
-
-    def _write_secrets(self, spec: Spec, secrets: t.Mapping[str, str]) -> None:
+    def _write_secrets(self, spec: Spec) -> None:
         """Write the files that only root and the user of the unit read: not handed over by systemd (LoadCredential=),
         as that comes to nothing where the host is a container itself."""
-        if not secrets:
+        if not self._secrets:
             return
-        folder, group = self._secrets_dir(spec), pwd.getpwnam(spec["user"]).pw_gid
-        for path, mode in ((os.path.dirname(self._directory), 0o711), (self._directory, 0o711), (folder, 0o750)):
+        folder, group = self._files.folder(spec), pwd.getpwnam(spec["user"]).pw_gid
+        for path, mode in ((os.path.dirname(self._files.directory), 0o711), (self._files.directory, 0o711), (folder, 0o750)):
             os.makedirs(path, exist_ok=True)
             os.chmod(path, mode)
         os.chown(folder, -1, group)
-        for name, value in secrets.items():
+        for name, value in self._secrets.items():
             _write(f"{folder}/{name}", value + "\n", 0o440, group)
-
-    def _prune_secrets(self, kept: Spec) -> None:
-        """Delete the secret files of other specifications; only now is none of them needed any more."""
-        if os.path.isdir(self._directory):
-            for folder in os.listdir(self._directory):
-                if folder != identity(kept):
-                    shutil.rmtree(f"{self._directory}/{folder}", ignore_errors=True)
 
 
 def _make_folders(spec: Spec) -> None:
