@@ -86,6 +86,14 @@ def test_types_that_cannot_be_are_refused() -> None:
         run_of(Ask("llama_server", args=("-fa", "off")), 4096, "q8_0")
     with pytest.raises(BadInput, match="blocks of 32"):
         llama.layer_cache(replace(LAYER, kv_heads=1, key_length=80), SHAPE, Run(4096, key_type="q8_0"))
+    # four heads of 80 make a row of ten blocks, but with flash attention each head has blocks of its own
+    odd = replace(LAYER, kv_heads=4, key_length=80, value_length=64)
+    with pytest.raises(BadInput, match="blocks of 32 numbers, and this model has heads of 80; use f16 or bf16"):
+        llama.layer_cache(odd, SHAPE, Run(4096, key_type="q8_0"))
+    slow = Run(4096, key_type="q8_0", flash_attention=False)
+    whole = replace(slow, key_type="f16")
+    saved = 4096 * (4 * 80 * 2 - 10 * 34)
+    assert llama.layer_cache(odd, SHAPE, slow) == llama.layer_cache(odd, SHAPE, whole) - saved
 
 
 def test_cells_are_padded_for_each_request() -> None:

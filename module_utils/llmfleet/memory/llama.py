@@ -31,13 +31,13 @@ _F16, _F32 = 2, 4
 def layer_cache(layer: Layer, shape: Shape, run: Run) -> int:
     """Return the bytes that ``layer`` keeps: keys and values of all requests, and its recurrent state."""
     cells = (run.window_cells(layer.window) if layer.window else run.cells) * run.streams
-    keys = _typed(layer.kv_heads * layer.key_length, run.key_type)
-    value_length = layer.kv_heads * layer.value_length
-    if not run.flash_attention and value_length:
+    keys = _row(layer.kv_heads, layer.key_length, run.key_type, run)
+    heads, length = layer.kv_heads, layer.value_length
+    if not run.flash_attention and heads * length:
         # values lie transposed then, and rows of different length are padded to the longest
-        value_length = max(one.kv_heads * one.value_length for one in shape.layers)
-    values = _typed(value_length, run.value_type)
-    index = _typed(layer.index, run.key_type)
+        heads, length = 1, max(one.kv_heads * one.value_length for one in shape.layers)
+    values = _row(heads, length, run.value_type, run)
+    index = _row(1, layer.index, run.key_type, run)
     state = (layer.conv_state + layer.ssm_state) * _F32 * run.parallel
     return cells * (keys + values + index) + state
 
@@ -93,8 +93,8 @@ def checkpoints(shape: Shape, run: Run) -> int:
     for layer in shape.layers:
         one += (layer.conv_state + layer.ssm_state) * _F32
         if layer.window and not run.full_windows:
-            row = _typed(layer.kv_heads * layer.key_length, run.key_type)
-            row += _typed(layer.kv_heads * layer.value_length, run.value_type)
+            row = _row(layer.kv_heads, layer.key_length, run.key_type, run)
+            row += _row(layer.kv_heads, layer.value_length, run.value_type, run)
             one += min(layer.window, run.cells) * row
     return one * max(0, run.checkpoints) * run.parallel
 
@@ -166,12 +166,16 @@ def placement(layers: int, gpu_layers: int, shares: t.Mapping[str, int]) -> list
     ]
 
 
-def _typed(elements: int, kind: str) -> int:
-    """Return the bytes of one row; raises BadInput when it cannot be cut into the blocks of its type."""
+def _row(heads: int, length: int, kind: str, run: Run) -> int:
+    """Return the bytes of one row; raises BadInput when it cannot be cut into the blocks of its type.
+
+    With flash attention no block may reach into the next head (llama_init_from_model in llama.cpp).
+    """
     block, size = CACHE_TYPES[kind]
-    if elements % block:
+    whole, named = (length, "heads") if run.flash_attention else (heads * length, "rows")
+    if heads and whole % block:
         raise BadInput(
-            f"cache_type {kind} stores keys and values in blocks of {block}, and this model has rows of {elements}; "
-            f"use f16 or bf16"
+            f"cache_type {kind} stores keys and values in blocks of {block} numbers, and this model has {named} of "
+            f"{whole}; use f16 or bf16"
         )
-    return elements // block * size
+    return heads * length // block * size
