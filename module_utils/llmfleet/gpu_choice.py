@@ -26,12 +26,18 @@ def number(gpus: t.Sequence[Data]) -> list[Data]:
 def choose(where: str, asked: t.Sequence[str], gpus: t.Sequence[Data]) -> list[Data]:
     """Return those of ``gpus`` that ``asked`` names, in the order of the host; all where it is empty.
 
-    A slice of a GPU (MIG) that is named by its UUID comes as a GPU of its own. Raises BadInput, one sentence that
-    begins with ``where``.
+    A GPU that is cut into slices (MIG) cannot be used as a whole, and a process uses one of them (NVIDIA's MIG guide),
+    so that each counts as a GPU of its own. Raises BadInput, one sentence that begins with ``where``.
     """
+    units = [unit for gpu in number(gpus) for unit in _slices(gpu) or [gpu]]
+    sliced = any(map(_slices, number(gpus)))
+    if sliced and not asked:
+        raise BadInput(
+            f"{where}: a GPU of this host is cut into slices (MIG), of which an engine uses one: name in `gpus` which, "
+            f"or GPUs that are whole; there are: {'; '.join(map(_listed, units))}"
+        )
     if not asked:
         return list(gpus)
-    units = [unit for gpu in number(gpus) for unit in (gpu, *_slices(gpu))]
     found: dict[int, str] = {}
     for word in asked:
         place = _place(where, word, units)
@@ -39,6 +45,10 @@ def choose(where: str, asked: t.Sequence[str], gpus: t.Sequence[Data]) -> list[D
             raise BadInput(f"{where}: `gpus` names one GPU twice: {found[place]} and {word}")
         found[place] = word
     chosen = [units[place] for place in sorted(found)]
+    if sliced and len(chosen) > 1 and any("profile" in unit for unit in chosen):
+        raise BadInput(
+            f"{where}: `gpus` names a slice of a GPU (MIG) and more, and an engine uses one slice and no other"
+        )
     if len({unit["vendor"] for unit in chosen}) > 1:
         raise BadInput(f"{where}: `gpus` names GPUs of different vendors, and an engine computes on those of one")
     return chosen
@@ -63,6 +73,7 @@ def _slices(gpu: Data) -> list[Data]:
             "uuid": device["uuid"],
             "pci_address": None,
             "name": f"{gpu['name']} MIG {device['profile']}",
+            "profile": device["profile"],
             "memory_total_bytes": device["memory_total_bytes"],
             "memory_mib": None,
         }

@@ -82,6 +82,26 @@ def test_a_slice_is_a_gpu_of_its_own():
 
 
 @pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ([], ["is cut into slices (MIG)", "name in `gpus` which", "there are: 0:0 (L4 MIG 1g.12gb, ", "; 1 (L4, "]),
+        (["0"], ["names 0, and the GPUs that this service can use here are: 0:0 (L4 MIG"]),
+        (["0:0", "1"], ["names a slice of a GPU (MIG) and more"]),
+        (["0:0", "0:1"], ["names a slice of a GPU (MIG) and more"]),
+    ],
+)
+def test_one_slice_is_all_that_an_engine_uses(asked, words):
+    device = {"profile": "1g.12gb", "memory_total_bytes": 12 << 30}
+    slices = [{**device, "index": index, "uuid": f"{MIG[:-1]}{index}"} for index in range(2)]
+    host = [nvidia(0, mig_devices=slices), nvidia(1)]
+    with pytest.raises(BadInput) as refusal:
+        choose("service chat", asked, host)
+    for word in words:
+        assert word in str(refusal.value)
+    assert [gpu["index"] for gpu in choose("service chat", ["1"], host)] == [1]
+
+
+@pytest.mark.parametrize(
     ("vendor", "ids"), [("amd", "0000:03:00.0"), ("intel", "0000:03:00.0"), ("moore_threads", "1")]
 )
 def test_gpus_without_a_number_are_counted_by_vendor(vendor, ids):
