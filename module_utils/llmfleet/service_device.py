@@ -28,9 +28,7 @@ VENDORS_OF: t.Mapping[str, tuple[str, ...]] = {
 }
 """Back-end of an image -> whose GPUs it computes on."""
 
-
-IMAGE_SETTING = {"llama_server": "llama_cpp_image_variant", "vllm": "vllm_image_variant"}
-"""Engine -> the variable that decides whether its image is for GPUs."""
+_IMAGE_SETTING = {"llama_server": "llama_cpp_image_variant", "vllm": "vllm_image_variant"}
 
 
 @dataclass(frozen=True)
@@ -83,11 +81,11 @@ def device_of(service: Service, gpu: Data, toolkit: Data, image: Data) -> Device
         access = _access(gpus, toolkit) if gpus and variant not in ("", "cpu") else ""
         return Device("CPU", access, "`device` is cpu")
     if variant == "cpu":
-        named = service.image or image["image"]
-        raise BadInput(
-            f"{where}: `device` is gpu, but the image {named} is for the CPU ({_why_cpu(gpu, image)}); set "
-            f"{IMAGE_SETTING[service.engine]}, or name an image for this GPU in `image`"
-        )
+        named = f"image {service.image or image['image']}"
+        way = f"set {_setting(service)}, or name an image for this GPU in `image`"
+        if service.runtime == "venv":
+            named, way = f"environment {image['image']}", f"set {_setting(service)}"
+        raise BadInput(f"{where}: `device` is gpu, but the {named} is for the CPU ({_why_cpu(gpu, image)}); {way}")
     if not gpus:
         raise BadInput(
             f"{where}: its image is for {_titles(variant)} GPUs, and this host has none that can be used "
@@ -142,7 +140,12 @@ def _titles(variant: str) -> str:
 def _way_out(service: Service) -> str:
     if service.image:
         return "name an image for the CPU and set `device: cpu`"
-    return f"set {IMAGE_SETTING[service.engine]}: cpu and leave `device` out"
+    return f"set {_setting(service)}: cpu and leave `device` out"
+
+
+def _setting(service: Service) -> str:
+    """Return the variable that decides whether what the service runs in is for GPUs."""
+    return "vllm_venv_variant" if service.runtime == "venv" else _IMAGE_SETTING[service.engine]
 
 
 def _why_cpu(gpu: Data, image: Data, said: str = "") -> str:

@@ -14,6 +14,8 @@ from facts import gpu, host, nvidia
 
 CPU_IMAGE = {"action": "build", "image": "llmfleet/llama.cpp:cpu-0", "variant": "cpu", "why": "no registry answers"}
 CUDA_IMAGE = {**CPU_IMAGE, "image": "llmfleet/llama.cpp:cuda-0", "variant": "cuda", "architectures": ["86-real"]}
+VENV = {"action": "build", "image": "/opt/v", "variant": "cpu", "why": "vllm_venv_variant is cpu"}
+IN_VENV = {"engine": "vllm", "model": "o/r", "runtime": "venv", "device": "gpu"}
 MODEL = {"action": "generate", "path": "/m/tiny.gguf", "gguf": {"context_length": 4096}}
 WITH_3090 = nvidia("580.95.05", "13.0", gpu("NVIDIA GeForce RTX 3090", "8.6"))
 TOOLKIT = {"action": "none", "state": "present", "cdi": False}
@@ -104,6 +106,20 @@ def test_a_given_image_finds_its_gpu(gpus, fields, gives):
         (other("amd", loaded=False), {**CUDA_IMAGE, "variant": "rocm"}, TOOLKIT, {}, ["for AMD GPUs"]),
         (WITH_3090, CUDA_IMAGE, TOOLKIT, {"image": "x/y:server-rocm"}, ["for AMD GPUs", "name an image for the CPU"]),
         (WITH_3090, CPU_IMAGE, TOOLKIT, {"device": "gpu"}, ["`device` is gpu", "cpu-0 is for the CPU", "`image`"]),
+        (
+            WITH_3090,
+            VENV,
+            {},
+            IN_VENV,
+            ["`device` is gpu", "environment /opt/v is for the CPU", "set vllm_venv_variant"],
+        ),
+        (
+            None,
+            {**VENV, "variant": "cuda"},
+            {},
+            IN_VENV,
+            ["for NVIDIA GPUs", "or set vllm_venv_variant: cpu and leave"],
+        ),
         (WITH_3090, CUDA_IMAGE, {"state": "absent"}, {}, ["nvidia_container_toolkit_state is absent"]),
         (WITH_3090, CPU_IMAGE, TOOLKIT, {"verify": {"level": "device"}}, ["`verify.level: device`", "for the CPU"]),
         (WITH_3090, CUDA_IMAGE, TOOLKIT, {"args": ["--log-disable"]}, ["`args` holds --log-disable"]),
