@@ -200,8 +200,15 @@ def main() -> None:
 def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
     """Bring ``service`` to its state and leave through exit_json or fail_json."""
     name = service.name
+    # of a service that ran in a venv until now
+    unit = UnitBefore(Systemd(module.run_command), name, module.params["unit_directory"])
     if module.get_bin_path(docker.executable) is None:
-        module.exit_json(**without_engine(module.params["service"], service, module.check_mode))
+        result = without_engine(module.params["service"], service, module.check_mode)
+        if service.state == "absent" and unit.there:
+            result.update(changed=True, action="remove", why="state is absent")
+            if not module.check_mode:
+                unit.remove()
+        module.exit_json(**result)
     containers = [find_own(docker, name + suffix) for suffix in ("", lifecycle.PREVIOUS)]
     specs = [spec.stored(container) for container in containers]
     before = specs[0] or specs[1]
@@ -221,8 +228,6 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
     current, previous = map(lifecycle.describe, containers, specs)
     decision = lifecycle.decide(service.state, current, previous, wanted)
     result = foreseen(module.params["service"], service, decision, (before, wanted))
-    # of a service that ran in a venv until now
-    unit = UnitBefore(Systemd(module.run_command), name, module.params["unit_directory"])
     result["changed"] = result["changed"] or unit.there
     if wanted and decision.action in ("create", "replace") and not unit.there:
         check_port(docker, service, before, wanted)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import json
 from pathlib import Path
 
+import llm_service
 import pytest
 from ansible.module_utils.llmfleet import lifecycle
 from ansible.module_utils.llmfleet.docker_cli import Docker
@@ -24,6 +26,7 @@ from ansible.module_utils.llmfleet.venv.systemd import Systemd, UnitsAsContainer
 from ansible.module_utils.llmfleet.venv.wanted import check_port
 from ansible.module_utils.llmfleet.verify import Report
 from ansible.module_utils.llmfleet.watch import NotReadyError
+from ansible.module_utils.testing import patch_module_args
 
 UNIT = "llmfleet-vllm-chat.service"
 SERVICE = parse({"name": "chat", "engine": "vllm", "runtime": "venv", "model": "/m", "port": 8001})
@@ -280,6 +283,25 @@ def test_the_unit_that_served_before_makes_room_for_a_container(host):
     none.stop()
     none.remove()
     assert (none.restore(), host.systemd.calls) == ("", begun), "nothing is asked of systemd without a unit"
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_an_absent_service_takes_its_unit_along_where_there_is_no_docker(host, monkeypatch, capsys, check):
+    host.run("one")
+    monkeypatch.setattr(llm_service, "Systemd", lambda _run: host.systemd)
+    monkeypatch.setattr(llm_service, "UnitBefore", functools.partial(UnitBefore, units=str(host.units)))
+    arguments = {
+        "service": {"name": "chat", "state": "absent"},
+        "docker_cli": "no-such-docker",
+        "unit_directory": str(host.secrets.parent),
+    }
+    for changed in (True, check):
+        with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
+            llm_service.main()
+        result = json.loads(capsys.readouterr().out)
+        assert (result["changed"], result["action"]) == (changed, "remove" if changed else "none")
+    assert host.files() == ([UNIT] if check else [])
+    assert (host.systemd.running is None) == (not check)
 
 
 @pytest.mark.parametrize("disk", ["full", "fine"])
