@@ -233,7 +233,7 @@ def run(module: AnsibleModule, docker: Docker, service: Service) -> None:
         check_port(docker, service, before, wanted)
     if module.check_mode:
         module.exit_json(**result)
-    rollout = Rollout(docker, service, os.path.join(module.params["directory"], name), unit.stop)
+    rollout = Rollout(docker, service, os.path.join(module.params["directory"], name), unit)
     if decision.action not in ("create", "replace"):
         unit.stop()
     try:

@@ -19,10 +19,10 @@ SECONDS = 120.0
 
 
 class RefusedError(NotReadyError):
-    """The engine does not take the new arguments; the running container was not touched."""
+    """The engine does not take the new arguments; what serves until now was not touched."""
 
     def __str__(self) -> str:
-        return f"{super().__str__()}. The running container serves on as before"
+        return f"{super().__str__()}. What runs now serves on as before"
 
 
 def new_arguments(before: Spec | None, wanted: Spec) -> bool:

@@ -20,17 +20,24 @@ from ansible.module_utils.llmfleet.verify import Report
 from ansible.module_utils.llmfleet.watch import docker_refused, wait_ready
 
 
+class Before(t.Protocol):
+    """What has served the service until now without a container, if it is there."""
+
+    there: bool
+
+    def stop(self) -> None:
+        """Free the port."""
+
+
 class Rollout(Handover[Report]):
     """The containers of ``service`` on this host; ``directory`` holds its secret files, one folder a specification.
 
-    ``make_room`` frees the port right before a new container starts, where something else has served until then.
+    ``before`` is stopped right before a new container starts.
     """
 
-    def __init__(
-        self, docker: Docker, service: Service, directory: str, make_room: t.Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, docker: Docker, service: Service, directory: str, before: Before | None = None) -> None:
         super().__init__(docker, service.name, STOP_SECONDS)
-        self._make_room = make_room
+        self._before = before if before and before.there else None
         self._verify = service.verify
         self._files = SecretFiles(directory)
         self._secrets: t.Mapping[str, str] = {}
@@ -71,15 +78,14 @@ class Rollout(Handover[Report]):
             raise docker_refused(err or out)
 
     def _retired(self) -> None:
-        if self._make_room:
-            self._make_room()
+        if self._before:
+            self._before.stop()
 
     def _rehearse(self, wanted: Spec) -> None:
-        """Raise RefusedError for arguments that the engine does not take, while the present container still serves."""
+        """Raise RefusedError for arguments that the engine does not take, while what runs now still serves."""
         current = self._docker.inspect("container", self._name)
-        if current is None or current["State"]["Status"] != "running":
-            return
-        if not new_arguments(stored(current), wanted):
+        runs = current is not None and current["State"]["Status"] == "running"
+        if not (runs or self._before) or not new_arguments(stored(current) if runs else None, wanted):
             return
         try:
             rehearse(self._docker, wanted, self._name + NEXT, self._files.folder(wanted), ENGINES[wanted["engine"]])

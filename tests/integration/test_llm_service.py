@@ -135,7 +135,7 @@ def test_a_bad_argument_never_reaches_the_running_service(service, args, cause):
     assert failed["failed"]
     assert (failed["changed"], failed["rolled_back"]) == (False, False)
     assert failed["diagnosis"]["cause"] == cause
-    assert failed["msg"].endswith("The running container serves on as before")
+    assert failed["msg"].endswith("What runs now serves on as before")
     after = json.loads(docker("container", "inspect", service.name))[0]
     assert (after["Id"], after["State"]) == (before["Id"], before["State"])
     assert len(list(service.directory.iterdir())) == 1

@@ -63,7 +63,7 @@ def test_arguments_that_the_engine_refuses_are_an_error_that_says_who_still_serv
         rehearse(REFUSED)
     assert caught.value.diagnosis["cause"] == "llama-server does not know the argument --nope"
     assert caught.value.log == REFUSED.err
-    assert str(caught.value).endswith("The running container serves on as before")
+    assert str(caught.value).endswith("What runs now serves on as before")
 
 
 @pytest.mark.parametrize(

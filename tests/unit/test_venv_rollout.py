@@ -15,13 +15,14 @@ from ansible.module_utils.llmfleet.engines import vllm
 from ansible.module_utils.llmfleet.engines.base import SECRETS_DIR
 from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.handover import RolledBackError
+from ansible.module_utils.llmfleet.rehearsal import RefusedError
 from ansible.module_utils.llmfleet.rollout import Rollout
 from ansible.module_utils.llmfleet.services import parse
 from ansible.module_utils.llmfleet.spec import identity
 from ansible.module_utils.llmfleet.timed_run import Answer
 from ansible.module_utils.llmfleet.venv import environments, rollout, unit
 from ansible.module_utils.llmfleet.venv.before import ContainerBefore, UnitBefore
-from ansible.module_utils.llmfleet.venv.rehearsal import RefusedError, rehearse
+from ansible.module_utils.llmfleet.venv.rehearsal import rehearse
 from ansible.module_utils.llmfleet.venv.systemd import Systemd, UnitsAsContainers
 from ansible.module_utils.llmfleet.venv.wanted import check_port
 from ansible.module_utils.llmfleet.verify import Report
@@ -153,7 +154,7 @@ def test_one_whose_arguments_are_refused_does_not_touch_what_runs(host):
         host.run("dies")
     host.run("one")
     begun = list(host.systemd.calls)
-    with pytest.raises(RefusedError, match="The running unit serves on as before"):
+    with pytest.raises(RefusedError, match="What runs now serves on as before"):
         host.run("refused", key="other")
     assert host.systemd.calls == begun
     assert (len(list(host.secrets.iterdir())), host.files()) == (1, [UNIT])
@@ -274,7 +275,7 @@ def test_the_unit_that_served_before_makes_room_for_a_container(host):
     before = UnitBefore(host.systemd, "chat", str(host.secrets.parent), str(host.units))
     before.stop()
     assert host.systemd.running is None
-    assert before.restore() == f"the unit {UNIT} is started again"
+    assert before.restore() == f"the unit {UNIT} runs"
     assert host.systemd.running["argv"] == ["one"]
     before.remove()
     assert (host.files(), host.systemd.running, host.secrets.exists()) == ([], None, False)
@@ -304,26 +305,46 @@ def test_an_absent_service_takes_its_unit_along_where_there_is_no_docker(host, m
     assert (host.systemd.running is None) == (not check)
 
 
-@pytest.mark.parametrize("disk", ["full", "fine"])
-def test_a_unit_serves_on_while_no_container_can_be_made(host, disk):
-    host.run("one")
-    before = UnitBefore(host.systemd, "chat", str(host.secrets.parent), str(host.units))
+CONTAINER = {
+    "name": "chat", "engine": "vllm", "image": "i", "argv": ["serve", "/m"], "env": {}, "mounts": {}, "memory": "",
+    "user": "1", "publish": "127.0.0.1:8001:8000", "restart_policy": "no", "salt": "s", "secrets": {},
+}  # fmt: skip
+
+
+def to_container(host):
+    """Return what hands the service over from the unit to a container, on a full disk."""
 
     def docker(argv, **_options):
         if argv[2] == "inspect":
             return 1, "", "No such container"
         return (0, "", "") if argv[1] in ("rename", "logs") else (1, "", "no space left on device")
 
-    wanted = {
-        "name": "chat", "engine": "vllm", "image": "i", "argv": [], "env": {}, "mounts": {}, "memory": "", "user": "1",
-        "publish": "127.0.0.1:8001:8000", "restart_policy": "no", "salt": "s", "secrets": {},
-    }  # fmt: skip
-    made = Rollout(Docker(docker), SERVICE, str(host.cache), before.stop)
+    before = UnitBefore(host.systemd, "chat", str(host.secrets.parent), str(host.units))
+    return Rollout(Docker(docker), SERVICE, str(host.cache), before)
+
+
+@pytest.mark.parametrize("disk", ["full", "fine"])
+def test_a_unit_serves_on_while_no_container_can_be_made(host, disk):
+    host.run("one")
+    made = to_container(host)
     if disk == "fine":
         made._create = lambda _spec: None
     with pytest.raises(NotReadyError):
-        made.carry_out("create", wanted, {})
+        made.carry_out("create", CONTAINER, {})
     assert (host.systemd.running is None) == (disk == "fine"), "it makes room right before the new one starts"
+
+
+def test_a_unit_serves_on_when_the_container_refuses_its_arguments(host, monkeypatch):
+    host.run("one")
+    made, called = to_container(host), len(host.systemd.calls)
+
+    def refused(*_args):
+        raise RefusedError({"cause": "no such flag", "evidence": "x", "fix": "y"}, "usage")
+
+    monkeypatch.setattr("ansible.module_utils.llmfleet.rollout.rehearse", refused)
+    with pytest.raises(RefusedError, match="What runs now serves on as before"):
+        made.carry_out("create", CONTAINER, {})
+    assert (len(host.systemd.calls), made.instead) == (called, {"changed": False})
 
 
 def test_a_port_that_others_hold_is_refused_and_that_of_the_one_before_is_not(host, monkeypatch):

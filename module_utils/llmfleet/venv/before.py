@@ -71,11 +71,11 @@ class UnitBefore:
             self._systemd.do("stop", self._unit)
 
     def restore(self) -> str:
-        """Start it again; return what became of it, "" where there is none."""
+        """See that it runs as before; return what became of it, "" where there is none."""
         if not self.there:
             return ""
         rc, _, err = self._systemd.attempt("start", self._unit)
-        said = "is started again" if rc == 0 else f"does not start: {err.strip()}"
+        said = "runs" if rc == 0 else f"does not start: {err.strip()}"
         return f"the unit {self._unit} {said}"
 
     def remove(self) -> None:

@@ -5,17 +5,9 @@ from __future__ import annotations
 import typing as t
 
 from ansible.module_utils.llmfleet.engines.base import SECRETS_DIR, diagnose
-from ansible.module_utils.llmfleet.rehearsal import SECONDS
+from ansible.module_utils.llmfleet.rehearsal import SECONDS, RefusedError
 from ansible.module_utils.llmfleet.spec import Spec
 from ansible.module_utils.llmfleet.timed_run import TimedRunner, timed_run
-from ansible.module_utils.llmfleet.watch import NotReadyError
-
-
-class RefusedError(NotReadyError):
-    """The engine does not take the new arguments; the running unit was not touched."""
-
-    def __str__(self) -> str:
-        return f"{super().__str__()}. The running unit serves on as before"
 
 
 def rehearse(spec: Spec, secrets_dir: str, engine: t.Any, run: TimedRunner = timed_run) -> None:

@@ -16,12 +16,13 @@ from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.handover import RolledBackError, carry_out
 from ansible.module_utils.llmfleet.http_client import Endpoint
 from ansible.module_utils.llmfleet.lifecycle import Seen
+from ansible.module_utils.llmfleet.rehearsal import RefusedError
 from ansible.module_utils.llmfleet.secret_files import SecretFiles
 from ansible.module_utils.llmfleet.services import Service
 from ansible.module_utils.llmfleet.spec import Spec
 from ansible.module_utils.llmfleet.venv import unit
 from ansible.module_utils.llmfleet.venv.before import PREVIOUS, ContainerBefore, take_away
-from ansible.module_utils.llmfleet.venv.rehearsal import RefusedError, rehearse
+from ansible.module_utils.llmfleet.venv.rehearsal import rehearse
 from ansible.module_utils.llmfleet.venv.service_spec import UNITS, endpoint_of, unit_of
 from ansible.module_utils.llmfleet.venv.systemd import Systemd, UnitsAsContainers, status_of
 from ansible.module_utils.llmfleet.verify import Report
