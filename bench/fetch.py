@@ -211,7 +211,9 @@ def killed(file: Path, sha256: str, work: Path, connections: int) -> None:
 def second_look(file: Path, sha256: str, work: Path) -> None:
     """Print how long it takes to see that a model is there."""
     try:
-        from ansible.module_utils.llmfleet.hub.store import Place, publish, state_of
+        from ansible.module_utils.llmfleet.hub.place import Place
+        from ansible.module_utils.llmfleet.hub.presence import state_of
+        from ansible.module_utils.llmfleet.hub.store import publish
     except ImportError:
         print("a second look: left out, there is no store")
         return

@@ -118,7 +118,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
 from ansible.module_utils.llmfleet.hub.fetch import refuse_tokens, with_token
 from ansible.module_utils.llmfleet.hub.lookup import look
-from ansible.module_utils.llmfleet.model_ref import parse
+from ansible.module_utils.llmfleet.model_words import parse
 
 ARGUMENT_SPEC = {
     "model": {"type": "str", "required": True},

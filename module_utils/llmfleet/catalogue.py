@@ -11,7 +11,7 @@ import re
 import typing as t
 from dataclasses import dataclass, fields
 
-from ansible.module_utils.llmfleet import model_ref
+from ansible.module_utils.llmfleet import model_words
 from ansible.module_utils.llmfleet.errors import BadInput
 
 ENGINES = ("llama_server", "vllm")
@@ -105,7 +105,7 @@ def _each(service: t.Any, catalogue: Catalogue) -> t.Any:
 def _resolved(service: t.Any, catalogue: Catalogue) -> t.Any:
     model = service.get("model") if isinstance(service, dict) else None
     word = _WORD.fullmatch(model.strip()) if isinstance(model, str) else None
-    if not word or word.group(0) == model_ref.TINY or word.group(1).lower().endswith(".gguf"):
+    if not word or word.group(0) == model_words.TINY or word.group(1).lower().endswith(".gguf"):
         return service
     entry = catalogue.get(word.group(1).lower())
     if not entry and service.get("state") == "absent":
@@ -124,7 +124,7 @@ def _reference(entry: Entry, engine: str, word: re.Match[str], where: str) -> st
             f"{where}: the catalogue has no files of it for engine {engine}, only for {able}; change `engine`, or name "
             "a repository of a hub"
         )
-    ref = model_ref.parse(reference)
+    ref = model_words.parse(reference)
     if ref.kind != "hub" and (quant or revision):
         raise BadInput(
             f"{where}: the catalogue says {ref.shown}, of which there is one only: leave out what follows the name"
@@ -145,7 +145,7 @@ def _reference(entry: Entry, engine: str, word: re.Match[str], where: str) -> st
 
 
 def _nearest(name: str, catalogue: Catalogue) -> str:
-    close = difflib.get_close_matches(name, [*catalogue, model_ref.TINY], n=3, cutoff=0.6)
+    close = difflib.get_close_matches(name, [*catalogue, model_words.TINY], n=3, cutoff=0.6)
     # what was left out of a name is in the middle of it as often as at its end
     close = close or [known for known in catalogue if name in known][:3]
     if close:
@@ -176,7 +176,7 @@ def _rows(data: t.Any, where: str) -> dict[str, t.Any]:
     if not isinstance(data, dict):
         raise BadInput(f"{where} must map names of models to entries, not be {type(data).__name__}")
     for name in data:
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or name == model_ref.TINY:
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name == model_words.TINY:
             raise BadInput(
                 f"{where}: {name!r} can not be the name of a model: use lower-case letters, digits, `.`, `_` and `-`"
             )
@@ -219,7 +219,7 @@ def _check(key: str, value: t.Any, where: str) -> None:
 
 def _check_reference(value: str, where: str) -> None:
     try:
-        model_ref.parse(value)
+        model_words.parse(value)
     except BadInput as error:
         if re.match(r"(?i)https?:", value):
             raise BadInput(

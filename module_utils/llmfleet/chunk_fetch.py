@@ -9,7 +9,7 @@ import typing as t
 from contextlib import suppress
 
 from ansible.module_utils.llmfleet.chunk_ask import Asker
-from ansible.module_utils.llmfleet.chunk_server import PARTIAL
+from ansible.module_utils.llmfleet.chunk_folder import PARTIAL
 from ansible.module_utils.llmfleet.image_chunks import Chunk
 
 

@@ -1,8 +1,8 @@
 """Serves the chunks of one archive or model to hosts that know a token, and ends when nobody asks any more.
 
-A program of its own, with chunk_in_place.py: other code passes the sources and, as JSON, the settings to the standard
-input of ``python3 -I -c``. It answers with one line of JSON, {"pid", "port"} or {"error"}, and goes on in the
-background. Standard library only, nothing of Ansible; only what Python 3.8 has too.
+A program of its own, with chunk_folder.py, chunk_archive.py and chunk_in_place.py: other code passes the sources and,
+as JSON, the settings to the standard input of ``python3 -I -c``. It answers with one line of JSON, {"pid", "port"} or
+{"error"}, and goes on in the background. Standard library only, nothing of Ansible; only what Python 3.8 has too.
 
 GET /<token>/<n>[?wait=<seconds>] gives 200 and chunk n; 503 while n is still to come, after having waited for it, with
 X-Bytes: how much is here by now, so that one who waits sees whether it is worth it; 404 when it will not come; 403
@@ -24,22 +24,15 @@ import time
 import typing as t
 from contextlib import suppress
 
+from ansible.module_utils.llmfleet.chunk_archive import InFile, InFolder
+from ansible.module_utils.llmfleet.chunk_folder import LOADED, PARTIAL, clear
 from ansible.module_utils.llmfleet.chunk_in_place import InPlace
 
 MOST_CONNECTIONS = 64
 LONGEST_WAIT = 20
 QUIET_CONNECTION = 60
-RECORD = "archive.json"
-SKIPPED = "skipped.json"
-LOADED = "loaded"
-LOCK = "lock"
-STATE = "share.json"
-PARTIAL = ".part"
-BORROWED = "layer-"
 
 _PATH = re.compile(r"/([A-Za-z0-9_-]{16,64})/(\d{1,7})(?:\?wait=(\d{1,2}))?")
-_NAME = re.compile(r"[0-9a-f]{64}(\.\w+\.part)?")
-_LAYER = re.compile(BORROWED + r"([0-9a-f]{64}|partial)")
 
 
 def start_time(pid: int | str) -> str:
@@ -49,90 +42,6 @@ def start_time(pid: int | str) -> str:
             return file.read().rpartition(")")[2].split()[19]  # proc(5): field 22, counted behind the name
     except (OSError, IndexError):
         return ""
-
-
-def is_chunk(name: str) -> bool:
-    """Whether a file in a folder of chunks is a chunk, or the beginning of one."""
-    return bool(_NAME.fullmatch(name))
-
-
-def is_borrowed(name: str) -> bool:
-    """Whether a file in a folder of chunks is a layer that the engine of this host gave."""
-    return bool(_LAYER.fullmatch(name))
-
-
-def clear(folder: str) -> None:
-    """Remove a folder of chunks; files that are none of ours are left, and so is the folder then."""
-    ours = [name for name in os.listdir(folder) if is_chunk(name) or is_borrowed(name)]
-    for name in (*ours, SKIPPED, LOADED, STATE, LOCK, RECORD):
-        with suppress(OSError):
-            os.unlink(os.path.join(folder, name))
-    with suppress(OSError):
-        os.rmdir(folder)
-
-
-class InFile:
-    """Chunks in one file. It is kept open: replaced or removed, it stays readable under the same chunks."""
-
-    def __init__(self, path: str, sizes: list[int]) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115
-        self._sizes = sizes
-        self._offsets = _offsets(sizes)
-        if os.fstat(self._file.fileno()).st_size != sum(sizes):
-            raise ValueError(f"{path} is not the archive that was written there; write it again")
-
-    def find(self, number: int) -> tuple[str, int, int] | None:
-        """Return (path, offset, size) of a chunk, None while it is still to come; raise LookupError if it never is."""
-        return f"/proc/self/fd/{self._file.fileno()}", self._offsets[number], self._sizes[number]
-
-    def progress(self) -> int:
-        """Return how many bytes are here."""
-        return sum(self._sizes)
-
-
-class InFolder:
-    """Chunks in a folder that is still being filled."""
-
-    def __init__(self, folder: str, names: list[str], sizes: list[int]) -> None:
-        self._folder = folder
-        self._names = names
-        self._sizes = sizes
-
-    def find(self, number: int) -> tuple[str, int, int] | None:
-        """Return (path, offset, size) of a chunk, None while it is still to come; raise LookupError if it never is."""
-        path = os.path.join(self._folder, self._names[number])
-        if os.path.exists(path):
-            return path, 0, self._sizes[number]
-        if number in self._skipped():
-            raise LookupError(number)
-        return None
-
-    def _skipped(self) -> t.Collection[int]:
-        try:
-            with open(os.path.join(self._folder, SKIPPED), encoding="utf-8") as file:
-                return t.cast("list[int]", json.load(file))
-        except (OSError, ValueError):
-            return ()
-
-    def progress(self) -> int:
-        """Return how many bytes are here."""
-        total = 0
-        with os.scandir(self._folder) as entries:
-            for entry in entries:
-                if is_chunk(entry.name):
-                    try:
-                        total += entry.stat().st_size
-                    except OSError:
-                        continue
-        return total
-
-
-def _offsets(sizes: list[int]) -> list[int]:
-    offsets, total = [], 0
-    for size in sizes:
-        offsets.append(total)
-        total += size
-    return offsets
 
 
 class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):

@@ -12,7 +12,7 @@ import urllib.parse
 from ansible.module_utils.llmfleet import gguf, model_file
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
 from ansible.module_utils.llmfleet.gguf.remote import OpenRange, read_remote_model
-from ansible.module_utils.llmfleet.hub import client, web
+from ansible.module_utils.llmfleet.hub import source_web, web
 from ansible.module_utils.llmfleet.hub.reply import UNKNOWN, Broken, Reply, TransferError, reply_of
 from ansible.module_utils.llmfleet.hub.sources import HF, Source, parse_sources, why_no_token
 from ansible.module_utils.llmfleet.memory import shape
@@ -122,14 +122,14 @@ class _Opener:
     def __init__(self, source: Source, timeout: float) -> None:
         self._source = source
         self._timeout = timeout
-        self._web = client.Web(timeout)
+        self._web = source_web.Web(timeout)
         self._answered = False
 
     def __call__(self, url: str, start: int, end: int) -> Reply:
         headers = {"User-Agent": web.USER_AGENT, "Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
         try:
             response, _ = self._web.get(self._source, url, headers, self._timeout)
-        except client.Unreachable as error:
+        except source_web.Unreachable as error:
             message = f"the server {error.words(self._source, self._timeout)}"
             reason = error.reason.reason if isinstance(error.reason, urllib.error.URLError) else error.reason
             if isinstance(reason, _LASTING) and not self._answered:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.module_utils.llmfleet.image_fleet import KEEP, PROVIDE, RECEIVE, REFUSE, called
 from ansible.module_utils.llmfleet.image_need import BUILD, PULL
+from ansible.module_utils.llmfleet.image_row import KEEP, PROVIDE, RECEIVE, REFUSE, called
 
 Data = dict[str, t.Any]
 

@@ -10,7 +10,7 @@ import typing as t
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from ansible.module_utils.llmfleet import chunk_server, image_chunks
+from ansible.module_utils.llmfleet import chunk_folder, image_chunks
 from ansible.module_utils.llmfleet.chunk_fetch import Fetcher
 from ansible.module_utils.llmfleet.docker_cli import DockerError
 from ansible.module_utils.llmfleet.errors import LlmfleetError
@@ -89,10 +89,10 @@ class Reception:
             if folder != self._folder and (not self._superseded(folder) or _in_use(folder)):
                 continue
             if Share.of_folder(folder).running():
-                with open(os.path.join(folder, chunk_server.LOADED), "w", encoding="utf-8"):
+                with open(os.path.join(folder, chunk_folder.LOADED), "w", encoding="utf-8"):
                     pass
             else:
-                chunk_server.clear(folder)
+                chunk_folder.clear(folder)
 
     def refuse(self) -> None:
         """Tell hosts that ask this one that it will have no more chunks: it has the image and receives none."""
@@ -103,7 +103,7 @@ class Reception:
     def _superseded(self, folder: str) -> bool:
         """Whether a folder was for other content of the same images."""
         try:
-            with open(os.path.join(folder, chunk_server.RECORD), encoding="utf-8") as file:
+            with open(os.path.join(folder, chunk_folder.RECORD), encoding="utf-8") as file:
                 other = image_chunks.from_data(json.load(file))
         except (OSError, ValueError):
             return False
@@ -112,7 +112,7 @@ class Reception:
 
     @contextmanager
     def _alone(self) -> t.Iterator[None]:
-        with open(os.path.join(self._folder, chunk_server.LOCK), "w", encoding="utf-8") as lock:
+        with open(os.path.join(self._folder, chunk_folder.LOCK), "w", encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -122,8 +122,8 @@ class Reception:
     def _adopt(self) -> None:
         """Drop what was begun, and take over chunks that an archive with the same content has left here."""
         for name in os.listdir(self._folder):
-            begun = chunk_server.is_chunk(name) and name.endswith(chunk_server.PARTIAL)
-            if begun or chunk_server.is_borrowed(name):
+            begun = chunk_folder.is_chunk(name) and name.endswith(chunk_folder.PARTIAL)
+            if begun or chunk_folder.is_borrowed(name):
                 os.unlink(os.path.join(self._folder, name))
         wanted = {chunk.sha256 for chunk in self._archive.chunks}
         for folder in folders(self._directory):
@@ -201,16 +201,16 @@ class Reception:
                 yield fetcher.read(chunk)
 
     def _skip(self, numbers: frozenset[int]) -> None:
-        path = os.path.join(self._folder, chunk_server.SKIPPED)
-        with open(path + chunk_server.PARTIAL, "w", encoding="utf-8") as file:
+        path = os.path.join(self._folder, chunk_folder.SKIPPED)
+        with open(path + chunk_folder.PARTIAL, "w", encoding="utf-8") as file:
             json.dump(sorted(numbers), file)
-        os.replace(path + chunk_server.PARTIAL, path)
+        os.replace(path + chunk_folder.PARTIAL, path)
 
 
 def _in_use(folder: str) -> bool:
     """Whether another run is receiving into a folder."""
     try:
-        with open(os.path.join(folder, chunk_server.LOCK), encoding="utf-8") as lock:
+        with open(os.path.join(folder, chunk_folder.LOCK), encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

@@ -9,8 +9,9 @@ from __future__ import annotations
 import typing as t
 
 from ansible.module_utils.llmfleet.cuda_tables import BUILDERS
-from ansible.module_utils.llmfleet.image_fleet import PROVIDE, RECEIVE, arrange
+from ansible.module_utils.llmfleet.image_fleet import arrange
 from ansible.module_utils.llmfleet.image_need import AUTO, BUILD, CUDA
+from ansible.module_utils.llmfleet.image_row import PROVIDE, RECEIVE
 
 Data = dict[str, t.Any]
 

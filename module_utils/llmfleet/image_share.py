@@ -15,7 +15,7 @@ import typing as t
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ansible.module_utils.llmfleet import chunk_in_place, chunk_server
+from ansible.module_utils.llmfleet import chunk_archive, chunk_folder, chunk_in_place, chunk_server
 from ansible.module_utils.llmfleet.addresses import lan_address
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
 from ansible.module_utils.llmfleet.image_archive import SIDECAR, read_sidecar
@@ -33,6 +33,8 @@ for name, source in sources:
     exec(compile(source, name, "exec"), module.__dict__)
 module.main(settings)
 """
+_PROGRAM_PARTS = (chunk_folder, chunk_archive, chunk_in_place, chunk_server)
+"""Modules, each after those that it imports; the last one has main."""
 
 
 def folder_of(directory: str, archive: Archive) -> str:
@@ -45,11 +47,11 @@ def prepare_folder(directory: str, archive: Archive) -> str:
     folder = folder_of(directory, archive)
     os.makedirs(directory, mode=0o755, exist_ok=True)
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    record = os.path.join(folder, chunk_server.RECORD)
+    record = os.path.join(folder, chunk_folder.RECORD)
     if not os.path.exists(record):
-        with open(record + chunk_server.PARTIAL, "w", encoding="utf-8") as file:
+        with open(record + chunk_folder.PARTIAL, "w", encoding="utf-8") as file:
             json.dump(archive.as_data(), file)
-        os.replace(record + chunk_server.PARTIAL, record)
+        os.replace(record + chunk_folder.PARTIAL, record)
     return folder
 
 
@@ -75,7 +77,7 @@ class Share:
     @classmethod
     def of_folder(cls, folder: str) -> Share:
         """Return the share of the chunks in a folder."""
-        return cls(os.path.join(folder, chunk_server.STATE), os.path.join(folder, chunk_server.RECORD), folder=folder)
+        return cls(os.path.join(folder, chunk_folder.STATE), os.path.join(folder, chunk_folder.RECORD), folder=folder)
 
     def running(self) -> dict[str, t.Any] | None:
         """Return the notes of the process that serves it, None when there is none."""
@@ -113,7 +115,7 @@ class Share:
     def _run(settings: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         # sources, as the files they came from are gone with the module; all by stdin, as arguments are public
         argv = [sys.executable or "python3", "-I", "-c", _PROGRAM]
-        sources = [[module.__name__, inspect.getsource(module)] for module in (chunk_in_place, chunk_server)]
+        sources = [[module.__name__, inspect.getsource(module)] for module in _PROGRAM_PARTS]
         try:
             done = subprocess.run(
                 argv,
@@ -198,10 +200,10 @@ def folders(directory: str) -> list[str]:
     except OSError:
         return []
     paths = [os.path.join(directory, name) for name in names]
-    return [path for path in paths if os.path.isfile(os.path.join(path, chunk_server.RECORD))]
+    return [path for path in paths if os.path.isfile(os.path.join(path, chunk_folder.RECORD))]
 
 
 def tidy(folder: str) -> None:
     """Remove the chunks of an image that has been loaded; what was not finished is kept for the next run."""
-    if os.path.exists(os.path.join(folder, chunk_server.LOADED)):
-        chunk_server.clear(folder)
+    if os.path.exists(os.path.join(folder, chunk_folder.LOADED)):
+        chunk_folder.clear(folder)

@@ -14,7 +14,7 @@ import typing as t
 import zlib
 from contextlib import suppress
 
-from ansible.module_utils.llmfleet.chunk_server import BORROWED
+from ansible.module_utils.llmfleet.chunk_folder import BORROWED
 from ansible.module_utils.llmfleet.docker_cli import DockerError
 from ansible.module_utils.llmfleet.image_chunks import SEPARATE, Archive, compress
 from ansible.module_utils.llmfleet.image_engine import ImageEngine

@@ -5,9 +5,9 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass, replace
 
-from ansible.module_utils.llmfleet import model_ref
+from ansible.module_utils.llmfleet import model_words
 from ansible.module_utils.llmfleet.errors import BadInput
-from ansible.module_utils.llmfleet.hub import choice, quants
+from ansible.module_utils.llmfleet.hub import choice, gguf_files, quants
 from ansible.module_utils.llmfleet.hub.manifest import GGUF, Manifest, listing_from, manifest_from
 from ansible.module_utils.llmfleet.hub.place import Place
 from ansible.module_utils.llmfleet.memory.config_shape import from_config
@@ -109,7 +109,7 @@ class _Judge:
 
 def _take(row: Data, others: t.Mapping[str, t.Sequence[Data]], judge: _Judge, store: str) -> None:
     """Complete ``row`` with what another host has of the model, where that fits or there is nothing to choose."""
-    ref = model_ref.parse(row["model"], row["sha256"])
+    ref = model_words.parse(row["model"], row["sha256"])
     settled = bool(ref.quant or ref.file or row["engine"] == "vllm")
     for host, plan in others.items():
         for other in plan:
@@ -129,7 +129,7 @@ def _choose(row: Data, service: Service, answer: Data, judge: _Judge, store: str
         if row["action"] != MISSING:
             return  # it was only to be updated
         raise BadInput(f"model {service.model}: {answer.get('msg') or 'no source answered'}")
-    ref = model_ref.parse(row["model"], row["sha256"])
+    ref = model_words.parse(row["model"], row["sha256"])
     listing = listing_from(answer["listing"])
     shape = shape_from(answer["shape"]) if answer.get("shape") else None
     earlier = manifest_from(row["manifest"]) if row.get("manifest") and row["action"] != MISSING else None
@@ -138,7 +138,7 @@ def _choose(row: Data, service: Service, answer: Data, judge: _Judge, store: str
         ref = replace(ref, quant=earlier.quant)
     limit, why = 0, ""
     if service.engine != "vllm" and not ref.quant and not ref.file and shape and shape.format == GGUF:
-        limit, why = _limit(choice.candidates(listing), shape, judge)
+        limit, why = _limit(gguf_files.candidates(listing), shape, judge)
     manifest = choice.choose(listing, ref, service.engine, limit, trust_remote_code=service.trust_remote_code)
     if earlier and (earlier.key == manifest.key or (row.get("chosen") and earlier.size <= manifest.size)):
         return
@@ -162,7 +162,7 @@ def _complete(row: Data, manifest: Manifest, source: str, store: str, shape: Sha
     )
 
 
-def _limit(candidates: t.Sequence[choice.Candidate], shape: Shape, judge: _Judge) -> tuple[int, str]:
+def _limit(candidates: t.Sequence[gguf_files.Candidate], shape: Shape, judge: _Judge) -> tuple[int, str]:
     """Return the bytes that the files may have (0: nothing is known), and what to say about it.
 
     That is the size of the largest candidate that fits with everything on the device as asked; where none does, of
@@ -184,7 +184,7 @@ def _limit(candidates: t.Sequence[choice.Candidate], shape: Shape, judge: _Judge
     return min((one.size for one in candidates), default=0), "is the smallest there is"
 
 
-def _types(candidates: t.Sequence[choice.Candidate]) -> str:
+def _types(candidates: t.Sequence[gguf_files.Candidate]) -> str:
     return f"{len(candidates)} types of weights" if len(candidates) > 1 else "all there is"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.module_utils.llmfleet import model_ref
+from ansible.module_utils.llmfleet import model_ref, model_words
 from ansible.module_utils.llmfleet.hub.manifest import SAFETENSORS, manifest_from
 from ansible.module_utils.llmfleet.memory.terms import gib
 from ansible.module_utils.llmfleet.service_options import MODEL_KEYS
@@ -75,7 +75,7 @@ def directly(plan: t.Sequence[Data]) -> list[Data]:
 
 def is_hub(row: Data) -> bool:
     """Whether the row's model is one of a hub."""
-    return model_ref.parse(row["model"], row["sha256"]).kind == "hub"
+    return model_words.parse(row["model"], row["sha256"]).kind == "hub"
 
 
 def folders(sources: t.Sequence[t.Any]) -> bool:

@@ -10,10 +10,10 @@ from ansible.module_utils.llmfleet import (
     engine_plan,
     gpus,
     host_verdicts,
-    image_fleet,
     image_plan,
-    model_ref,
+    image_row,
     model_rows,
+    model_words,
     toolkit_plan,
 )
 from ansible.module_utils.llmfleet.cpu_level import ARCHITECTURES as IMAGE_ARCHITECTURES
@@ -27,7 +27,7 @@ from ansible.module_utils.llmfleet.venv.plan import NO_VENV
 
 Data = dict[str, t.Any]
 
-NO_IMAGE: Data = image_plan.settle({**image_fleet.EMPTY, "why": "no service needs one"}, None)
+NO_IMAGE: Data = image_plan.settle({**image_row.EMPTY, "why": "no service needs one"}, None)
 
 NO_VLLM_IMAGE: Data = {"action": "none", "image": "", "why": "no service needs one", "problems": [], "warnings": []}
 
@@ -63,9 +63,9 @@ def make_plan(
     """
     image = images.get("llama_server") or NO_IMAGE
     second, venv = images.get("vllm") or NO_VLLM_IMAGE, images.get("vllm_venv") or NO_VENV
-    idle = (image_fleet.KEEP, image_fleet.NONE)
+    idle = (image_row.KEEP, image_row.NONE)
     brings = image["action"] not in idle or second["action"] not in idle
-    changes = engine["action"] not in (engine_plan.KEEP, engine_plan.START, image_fleet.NONE) or brings
+    changes = engine["action"] not in (engine_plan.KEEP, engine_plan.START, image_row.NONE) or brings
     verdicts = host_verdicts.verdicts(facts, {"image_bytes": IMAGE_BYTES if changes else 0, "now": now, "gpu": False})
     parts = (verdicts, engine, toolkit, image, second, venv)
     plan: Data = {"host": host, "engine": engine, "toolkit": toolkit, "image": image, "services": []}
@@ -128,7 +128,7 @@ def problems_of(raw_services: t.Any, host: str, catalog: Data | None = None) -> 
     for service in with_more(services):
         try:
             if service.model:
-                model_ref.parse(service.model, service.model_sha256)
+                model_words.parse(service.model, service.model_sha256)
         except BadInput as problem:
             problems.append(f"{host}: service {service.name}: {problem}")
     return problems
@@ -144,11 +144,11 @@ def table(plans: t.Sequence[Data]) -> str:
         host, image, toolkit = plan["host"], plan["image"], plan["toolkit"]
         rows.append((host, "docker engine", *engine_plan.row(plan["engine"])))
         rows.append((host, "nvidia toolkit", *toolkit_plan.row(toolkit)))
-        if image["action"] != image_fleet.NONE:
+        if image["action"] != image_row.NONE:
             rows.append((host, "llama.cpp image", image["action"], image["image"], image["why"]))
-        if plan["vllm_image"]["action"] != image_fleet.NONE:
+        if plan["vllm_image"]["action"] != image_row.NONE:
             rows.append((host, "vLLM image", *(plan["vllm_image"][key] for key in ("action", "image", "why"))))
-        if plan["vllm_venv"]["action"] != image_fleet.NONE:
+        if plan["vllm_venv"]["action"] != image_row.NONE:
             rows.append((host, "vLLM venv", *(plan["vllm_venv"][key] for key in ("action", "image", "why"))))
         rows += model_rows.lines(host, plan["models"])
         if not plan["services"] and not plan["problems"]:

@@ -6,7 +6,7 @@ import re
 
 from ansible.module_utils.llmfleet.engines import ENGINES
 from ansible.module_utils.llmfleet.engines.options import flag_of, in_full
-from ansible.module_utils.llmfleet.hub.choice import PROJECTOR
+from ansible.module_utils.llmfleet.hub.gguf_files import PROJECTOR
 from ansible.module_utils.llmfleet.model_ref import masked
 from ansible.module_utils.llmfleet.service_fields import GPU_ENV, SECRET_ENV, Service
 from ansible.module_utils.llmfleet.service_options import MODEL_KEYS, NEEDS, NOT_WITH_MODELS

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 import small_images
-from ansible.module_utils.llmfleet import chunk_server, image_chunks, image_share
+from ansible.module_utils.llmfleet import chunk_folder, image_chunks, image_share
 from ansible.module_utils.llmfleet.chunk_fetch import Fetcher
 from ansible.module_utils.llmfleet.chunk_peer import parse_peers
 from ansible.module_utils.llmfleet.docker_cli import Docker
@@ -517,7 +517,7 @@ def test_what_is_not_complete_survives_the_end_of_sharing(builder: Builder, tmp_
     folder = folder_with(builder, tmp_path / "in", 2)
     share(archive=builder.archive, directory=str(tmp_path / "in"))
     share(state="stopped", directory=str(tmp_path / "in"))
-    assert len([name for name in os.listdir(folder) if chunk_server.is_chunk(name)]) == 2
+    assert len([name for name in os.listdir(folder) if chunk_folder.is_chunk(name)]) == 2
 
 
 def test_a_host_that_needs_nothing_says_so_to_others(builder: Builder, tmp_path: Path) -> None:
@@ -639,7 +639,7 @@ def served(folder: Path) -> t.ContextManager[list[str]]:
 
 def chunk_bytes(directory: Path) -> int:
     """Return the bytes of whole chunks in the folders of a directory."""
-    names = (path for path in directory.glob("*/*") if chunk_server.is_chunk(path.name))
+    names = (path for path in directory.glob("*/*") if chunk_folder.is_chunk(path.name))
     return sum(path.stat().st_size for path in names if not path.name.endswith(".part"))
 
 

@@ -6,7 +6,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.llmfleet import model_ref
+from ansible.module_utils.llmfleet import model_words
 from ansible.module_utils.llmfleet.catalogue import Entry, load, resolve
 from ansible.module_utils.llmfleet.errors import BadInput
 from ansible.module_utils.llmfleet.hub import quants
@@ -60,9 +60,9 @@ def test_what_is_shipped(shipped: dict[str, Entry]) -> None:
             assert entry.size > 100e6, entry.name
         for engine in ("llama_server", "vllm"):
             if entry.reference(engine):
-                ref = model_ref.parse(entry.reference(engine))
+                ref = model_words.parse(entry.reference(engine))
                 assert (ref.kind, ref.source, ref.quant, ref.revision) == ("hub", "", "", ""), entry.name
-                assert model_ref.parse(model(entry.name, shipped, engine=engine)).repo == ref.repo
+                assert model_words.parse(model(entry.name, shipped, engine=engine)).repo == ref.repo
 
 
 def test_sizes_agree_with_what_types_take(shipped: dict[str, Entry]) -> None:
@@ -95,7 +95,7 @@ def test_sizes_agree_with_what_types_take(shipped: dict[str, Entry]) -> None:
 )
 def test_a_name_becomes_a_reference(word: str, engine: str, reference: str, own: dict[str, Entry]) -> None:
     assert model(word, own, engine=engine) == reference
-    assert model_ref.parse(reference).model == reference
+    assert model_words.parse(reference).model == reference
 
 
 def test_an_engine_that_is_not_named_is_llama_server(own: dict[str, Entry]) -> None:

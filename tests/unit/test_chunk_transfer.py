@@ -17,7 +17,7 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.llmfleet import chunk_server, image_share
+from ansible.module_utils.llmfleet import chunk_folder, chunk_server, image_share
 from ansible.module_utils.llmfleet.chunk_fetch import Fetcher
 from ansible.module_utils.llmfleet.chunk_peer import parse_peers
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
@@ -207,7 +207,7 @@ def test_a_chunk_that_is_to_come_is_waited_for(sample: Sample, tmp_path: Path) -
 
 def test_a_chunk_that_will_not_come_is_not_waited_for(sample: Sample, tmp_path: Path) -> None:
     folder = Path(image_share.prepare_folder(str(tmp_path / "t"), sample.archive))
-    (folder / chunk_server.SKIPPED).write_text("[2]")
+    (folder / chunk_folder.SKIPPED).write_text("[2]")
     with shared(Share.of_folder(str(folder))) as (url,):
         begun = time.monotonic()
         assert get(f"{url}/2?wait=10")[0] == 404
@@ -253,7 +253,7 @@ def test_a_server_that_nobody_asks_ends(sample: Sample) -> None:
 def test_a_server_takes_chunks_of_a_loaded_image_along_when_it_ends(sample: Sample, tmp_path: Path) -> None:
     folder = Path(image_share.prepare_folder(str(tmp_path / "t"), sample.archive))
     (folder / sample.archive.chunks[0].sha256).write_bytes(sample.parts[0])
-    (folder / chunk_server.LOADED).touch()
+    (folder / chunk_folder.LOADED).touch()
     noted = Share.of_folder(str(folder)).start("127.0.0.1", 0, 1)
     assert gone(noted["pid"], 8)
     assert not folder.exists()
@@ -517,7 +517,7 @@ def test_a_parent_that_gets_nothing_is_bridged(sample: Sample, tmp_path: Path) -
 
 def test_a_parent_with_the_image_is_bridged_at_once(sample: Sample, tmp_path: Path) -> None:
     first = Path(image_share.prepare_folder(str(tmp_path / "1"), sample.archive))
-    (first / chunk_server.SKIPPED).write_text(json.dumps(list(range(len(sample.parts)))))
+    (first / chunk_folder.SKIPPED).write_text(json.dumps(list(range(len(sample.parts)))))
     begun = time.monotonic()
     with shared(Share.of_file(str(sample.path))) as builder, shared(Share.of_folder(str(first))) as urls:
         fetch(sample, tmp_path / "2", [urls, builder], timeout=10)

@@ -131,13 +131,13 @@ def test_the_query_of_an_address_goes_to_the_server_and_not_into_results(
     info: Info, hub: t.Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    get = gguf_look.client.Web.get
+    get = gguf_look.source_web.Web.get
 
     def noting(self: t.Any, source: t.Any, url: str, *rest: t.Any) -> t.Any:
         asked.append(url)
         return get(self, source, url, *rest)
 
-    monkeypatch.setattr(gguf_look.client.Web, "get", noting)
+    monkeypatch.setattr(gguf_look.source_web.Web, "get", noting)
     assert info(url=at(hub) + "?signature=abc#part")["files"] == [at(hub)]
     assert asked == [at(hub) + "?signature=abc"]
     assert "signature" not in info(url=at(hub, "none.gguf") + "?signature=abc")["msg"]

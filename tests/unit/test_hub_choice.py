@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.llmfleet.errors import BadInput
-from ansible.module_utils.llmfleet.hub import choice, listing, quants
+from ansible.module_utils.llmfleet.hub import choice, gguf_files, listing, quants
 from ansible.module_utils.llmfleet.hub.manifest import Listing, Manifest
-from ansible.module_utils.llmfleet.model_ref import parse
+from ansible.module_utils.llmfleet.model_words import parse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -132,7 +132,7 @@ def test_formats(repo: str, expected: tuple[str, ...]) -> None:
 
 
 def test_the_candidates_of_a_repository() -> None:
-    found = choice.candidates(listed(hubs.REPOS[QWEN]))
+    found = gguf_files.candidates(listed(hubs.REPOS[QWEN]))
     words = [row.word for row in found]
     assert words == ["fp16", "q8_0", "q6_k", "q5_k_m", "q5_0", "q4_k_m", "q4_0", "q3_k_m", "q2_k"]
     assert found[1].as_data() == {
@@ -143,14 +143,14 @@ def test_the_candidates_of_a_repository() -> None:
 
 
 def test_projectors_and_statistics_are_no_models() -> None:
-    assert [row.word for row in choice.candidates(listed(hubs.REPOS["ggml-org/gemma-3-4b-it-GGUF"]))] == [
+    assert [row.word for row in gguf_files.candidates(listed(hubs.REPOS["ggml-org/gemma-3-4b-it-GGUF"]))] == [
         "f16",
         "Q8_0",
         "Q4_K_M",
     ]
     others = ["mmproj.gguf", "M-mmproj-f16.gguf", "imatrix.gguf", "M-imatrix.gguf", "mtp-M-Q8_0.gguf", "MTP/M.gguf"]
-    assert choice.candidates(listed([*others, "ggml-vocab-bert.gguf", "M.imatrix", "M.gguf.json"])) == []
-    assert len(choice.candidates(listed(["smtp-bot-Q8_0.gguf", "imatrixed-Q4_0.gguf"]))) == 1
+    assert gguf_files.candidates(listed([*others, "ggml-vocab-bert.gguf", "M.imatrix", "M.gguf.json"])) == []
+    assert len(gguf_files.candidates(listed(["smtp-bot-Q8_0.gguf", "imatrixed-Q4_0.gguf"]))) == 1
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_an_exact_spelling_is_meant() -> None:
 def test_one_model_in_one_file_and_in_parts() -> None:
     files = ["M-Q4_K_M.gguf", "M-Q4_K_M-00001-of-00002.gguf", "M-Q4_K_M-00002-of-00002.gguf"]
     assert names(choice.choose(listed(files), parse("org/repo:Q4_K_M"))) == ["M-Q4_K_M.gguf"]
-    assert len(choice.candidates(listed(files))) == 1
+    assert len(gguf_files.candidates(listed(files))) == 1
     second = choice.choose(listed(files), parse("hf:org/repo/M-Q4_K_M-00002-of-00002.gguf"))
     assert second.entry == "M-Q4_K_M-00001-of-00002.gguf"
     # the file is whole even if its parts are not
@@ -283,13 +283,13 @@ def test_the_model_that_the_repository_is_called_after() -> None:
     paths = ["M-Q4_K_M.gguf", "draft-of-M-Q4_K_M.gguf", "draft-of-M-Q8_0.gguf"]
     files = listed(paths, "org/M-GGUF")
     assert choice.choose(files, parse("org/M-GGUF")).entry == "M-Q4_K_M.gguf"
-    assert [row.files[0].path for row in choice.candidates(files)] == ["M-Q4_K_M.gguf"]
+    assert [row.files[0].path for row in gguf_files.candidates(files)] == ["M-Q4_K_M.gguf"]
     # the others are there for who names them
     assert choice.choose(files, parse("org/M-GGUF:Q8_0")).entry == "draft-of-M-Q8_0.gguf"
 
 
 def test_hidden_files_are_no_models() -> None:
-    assert choice.candidates(listed([".journal/M-Q8_0.gguf", "a/.M-Q8_0.gguf"])) == []
+    assert gguf_files.candidates(listed([".journal/M-Q8_0.gguf", "a/.M-Q8_0.gguf"])) == []
 
 
 @pytest.mark.parametrize("engine", ["", "llama_server"])
@@ -338,8 +338,8 @@ def test_a_split_that_is_not_whole() -> None:
 def test_a_part_beyond_the_count_is_no_part() -> None:
     files = listed(["M-Q8_0-00001-of-00001.gguf", "M-Q8_0-00007-of-00001.gguf"])
     assert names(choice.choose(files, parse("org/repo"))) == ["M-Q8_0-00001-of-00001.gguf"]
-    assert choice.candidates(listed(["M-Q8_0-00000-of-00000.gguf"]))[0].missing == ""
-    assert choice.candidates(listed(["M-Q8_0-00001-of-99999.gguf"])) == []
+    assert gguf_files.candidates(listed(["M-Q8_0-00000-of-00000.gguf"]))[0].missing == ""
+    assert gguf_files.candidates(listed(["M-Q8_0-00001-of-99999.gguf"])) == []
 
 
 @pytest.mark.parametrize("name", ["M.Q8_0.gguf-split-a", "M.Q8_0.gguf.part1of2", "M.Q8_0.gguf.aa"])

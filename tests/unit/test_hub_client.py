@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.llmfleet.errors import BadInput
-from ansible.module_utils.llmfleet.hub import client, store
-from ansible.module_utils.llmfleet.hub.client import NoAnswer, Web, first_that_answers, list_repo
+from ansible.module_utils.llmfleet.hub import client, source_web, store
+from ansible.module_utils.llmfleet.hub.client import first_that_answers, list_repo
 from ansible.module_utils.llmfleet.hub.manifest import GGUF, Listing, Manifest, RepoFile
 from ansible.module_utils.llmfleet.hub.opener import HubOpener
+from ansible.module_utils.llmfleet.hub.place import Place
+from ansible.module_utils.llmfleet.hub.refusal import NoAnswer
 from ansible.module_utils.llmfleet.hub.reply import Broken, Reply, TransferError, read_some
+from ansible.module_utils.llmfleet.hub.source_web import Web
 from ansible.module_utils.llmfleet.hub.sources import FOLDER, HF, MS, Source
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fixtures"))
@@ -136,8 +139,8 @@ class TestListing:
     def test_letters_in_a_redirect(self) -> None:
         """Servers put the bytes of a name there as they are; http.client takes them for Latin-1."""
         place = "/æ¨¡ a?sign=%2B&x=1"
-        assert client._joined("https://hub/x", place) == "https://hub/%E6%A8%A1%20a?sign=%2B&x=1"
-        assert client._joined("https://hub/x", "http://[hub/x") == ""
+        assert source_web.joined("https://hub/x", place) == "https://hub/%E6%A8%A1%20a?sign=%2B&x=1"
+        assert source_web.joined("https://hub/x", "http://[hub/x") == ""
 
     def test_a_listing_that_never_ends(self, hub: Hub, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(client, "_LISTING_SECONDS", 0.0)
@@ -384,7 +387,7 @@ class TestFolder:
     def test_its_commit_follows_the_content(self, root: Path, web: Web) -> None:
         first = list_repo(self.source(root), "org/model", "", web)
         assert first.commit.startswith("folder-")
-        assert store.Place("/models", "org/model").snapshot(first.commit)
+        assert Place("/models", "org/model").snapshot(first.commit)
         os.utime(root / "org/model/config.json", (1, 1))
         assert list_repo(self.source(root), "org/model", "", web).commit != first.commit
 
@@ -408,7 +411,7 @@ class TestFolder:
         assert list_repo(source, "org/model", "", web).commit == commit
 
     def test_a_store_of_ours_tells_digests(self, tmp_path: Path, web: Web) -> None:
-        place = store.Place(str(tmp_path / "models"), "org/model")
+        place = Place(str(tmp_path / "models"), "org/model")
         file = RepoFile("m.gguf", 4, hashlib.sha256(b"GGUF").hexdigest())
         manifest = Manifest("org/model", "d" * 40, GGUF, (file,), entry="m.gguf")
         Path(place.incoming(manifest.key)).mkdir(parents=True)

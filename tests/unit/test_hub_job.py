@@ -19,11 +19,11 @@ import tiny_hf
 from ansible.module_utils.llmfleet import tiny_gguf
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
 from ansible.module_utils.llmfleet.hub import content, lookup, store, swarm
-from ansible.module_utils.llmfleet.hub.client import NoAnswer
 from ansible.module_utils.llmfleet.hub.job import Job
 from ansible.module_utils.llmfleet.hub.manifest import RepoFile
+from ansible.module_utils.llmfleet.hub.refusal import NoAnswer
 from ansible.module_utils.llmfleet.hub.wanted import Done, Wanted
-from ansible.module_utils.llmfleet.model_ref import parse
+from ansible.module_utils.llmfleet.model_words import parse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

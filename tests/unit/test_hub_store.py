@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
-from ansible.module_utils.llmfleet.hub import removal, repository_lock, store
+from ansible.module_utils.llmfleet.hub import digest, presence, removal, repository_lock, store
 from ansible.module_utils.llmfleet.hub.manifest import GGUF, SAFETENSORS, Manifest, RepoFile
-from ansible.module_utils.llmfleet.hub.place import Place, models, read_note
-from ansible.module_utils.llmfleet.hub.store import FULL, Asked
+from ansible.module_utils.llmfleet.hub.place import Asked, Place, models, read_note
+from ansible.module_utils.llmfleet.hub.presence import FULL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,13 +73,13 @@ def published(place: Place) -> Manifest:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that grows by the path of each file that is read as a whole."""
     read: list[str] = []
-    real = store.digest_of
+    real = digest.digest_of_file
 
     def digest_of(path: str, file: RepoFile) -> str:
         read.append(file.path)
         return real(path, file)
 
-    monkeypatch.setattr(store, "digest_of", digest_of)
+    monkeypatch.setattr(digest, "digest_of_file", digest_of)
     return read
 
 
@@ -140,7 +140,7 @@ class TestPublish:
         with pytest.raises(LlmfleetError, match=r"m-00002-of-00002\.gguf (is missing|has 1 bytes instead of 600)"):
             store.publish(place, manifest)
         assert not os.path.exists(place.snapshot(COMMIT))
-        assert not store.state_of(place, Asked("", "Q8_0")).present
+        assert not presence.state_of(place, Asked("", "Q8_0")).present
 
     @pytest.mark.parametrize("step", range(6))
     def test_a_kill_between_two_steps_leaves_what_the_next_run_completes(
@@ -169,14 +169,14 @@ class TestPublish:
             )
         monkeypatch.setattr(os, "replace", real)
         store.publish(place, manifest, Asked())
-        assert store.state_of(place, Asked(), FULL).present
+        assert presence.state_of(place, Asked(), FULL).present
 
     def test_the_same_again_changes_nothing_but_the_words(self, place: Place, published: Manifest) -> None:
         before = {path: path.stat().st_mtime_ns for path in Path(place.snapshot(COMMIT)).iterdir()}
         store.publish(place, published, Asked("hf", "Q8_0"))
         assert before == {path: path.stat().st_mtime_ns for path in Path(place.snapshot(COMMIT)).iterdir()}
-        assert store.state_of(place, Asked("hf", "Q8_0")).present
-        assert store.state_of(place, Asked("", "Q8_0")).present
+        assert presence.state_of(place, Asked("hf", "Q8_0")).present
+        assert presence.state_of(place, Asked("", "Q8_0")).present
 
     def test_a_revision_gets_its_ref(self, place: Place) -> None:
         manifest = gguf_manifest(asked="refs/pr/1")
@@ -190,7 +190,7 @@ class TestPublish:
             manifest = gguf_manifest(commit, asked=revision)
             arrive(place, manifest, CONTENTS)
             store.publish(place, manifest, Asked("", "Q8_0", revision))
-            assert store.state_of(place, Asked("", "Q8_0", revision)).present
+            assert presence.state_of(place, Asked("", "Q8_0", revision)).present
 
     def test_a_commit_gets_none(self, place: Place) -> None:
         manifest = gguf_manifest(asked=COMMIT)
@@ -202,10 +202,10 @@ class TestPublish:
 class TestState:
     def test_quick_reads_nothing(self, place: Place, published: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
         read = counted(monkeypatch)
-        assert store.state_of(place, Asked("", "Q8_0")).present
-        assert store.state_of(place, published).present
+        assert presence.state_of(place, Asked("", "Q8_0")).present
+        assert presence.state_of(place, published).present
         assert read == []
-        assert store.state_of(place, published, FULL).present
+        assert presence.state_of(place, published, FULL).present
         assert read == list(CONTENTS)
 
     @pytest.mark.usefixtures("published")
@@ -226,16 +226,16 @@ class TestState:
             Asked("", "", COMMIT): False,
             Asked("", "", COMMIT, "m-00001-of-00002.gguf"): True,
         }
-        assert {asked: store.state_of(place, asked).present for asked in found} == found
+        assert {asked: presence.state_of(place, asked).present for asked in found} == found
 
     def test_without_a_source_any_will_do(self, place: Place, published: Manifest) -> None:
         removal.forget(place, published)
         arrive(place, published, CONTENTS)
         store.publish(place, published, Asked("ms", "Q8_0"))
-        assert store.state_of(place, Asked("", "Q8_0")).present
-        assert store.state_of(place, Asked("ms", "Q8_0")).present
-        assert not store.state_of(place, Asked("hf", "Q8_0")).present
-        assert not store.state_of(place, Asked("", "Q8_0", "v2")).present
+        assert presence.state_of(place, Asked("", "Q8_0")).present
+        assert presence.state_of(place, Asked("ms", "Q8_0")).present
+        assert not presence.state_of(place, Asked("hf", "Q8_0")).present
+        assert not presence.state_of(place, Asked("", "Q8_0", "v2")).present
 
     def test_the_latest_counts_when_a_branch_has_moved(self, place: Place, published: Manifest) -> None:
         time.sleep(0.01)
@@ -244,41 +244,41 @@ class TestState:
         linked = store.reuse(place, newer, newer.files)
         assert [file.path for file in linked] == ["m-00001-of-00002.gguf"]
         store.publish(place, newer, Asked("", "Q8_0"))
-        assert store.state_of(place, Asked("", "Q8_0")).manifest == newer
+        assert presence.state_of(place, Asked("", "Q8_0")).manifest == newer
         first = [Path(place.snapshot(commit), "m-00001-of-00002.gguf") for commit in (COMMIT, OTHER)]
         assert os.path.samefile(*first)
-        assert store.state_of(place, published).present
+        assert presence.state_of(place, published).present
 
     def test_what_is_wrong_is_told_by_file(self, place: Place, published: Manifest) -> None:
         first, second = (Path(place.snapshot(COMMIT), path) for path in CONTENTS)
         first.unlink()
         second.write_bytes(b"x" * second.stat().st_size)
-        state = store.state_of(place, published)
+        state = presence.state_of(place, published)
         assert [file.path for file in state.missing] == [first.name]
         assert "its digest is sha256:" in state.why[second.name]
         assert not state.present
         second.write_bytes(b"x")
-        assert store.state_of(place, published).why[second.name] == "it has 1 bytes instead of 600"
+        assert presence.state_of(place, published).why[second.name] == "it has 1 bytes instead of 600"
 
     def test_damage_that_keeps_size_and_time_is_found_by_full(self, place: Place, published: Manifest) -> None:
         path = Path(place.snapshot(COMMIT), "m-00002-of-00002.gguf")
         before = path.stat()
         path.write_bytes(b"x" * before.st_size)
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-        assert store.state_of(place, published).present
-        assert [file.path for file in store.state_of(place, published, FULL).damaged] == [path.name]
+        assert presence.state_of(place, published).present
+        assert [file.path for file in presence.state_of(place, published, FULL).damaged] == [path.name]
 
     def test_a_touched_file_is_read_once(
         self, place: Place, published: Manifest, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         os.utime(Path(place.snapshot(COMMIT), "m-00002-of-00002.gguf"))
         read = counted(monkeypatch)
-        state = store.state_of(place, published)
+        state = presence.state_of(place, published)
         assert state.present
         assert [file.path for file in state.unnoted] == read == ["m-00002-of-00002.gguf"]
         store.publish(place, published)
         read.clear()
-        assert store.state_of(place, published).present
+        assert presence.state_of(place, published).present
         assert read == []
 
     def test_what_other_tools_have_brought_is_taken_over(self, place: Place) -> None:
@@ -291,11 +291,11 @@ class TestState:
             (blobs / file.sha256).write_bytes(CONTENTS[file.path])
             (blobs / file.sha256).chmod(0o600)
             (snapshot / file.path).symlink_to(f"../../blobs/{file.sha256}")
-        state = store.state_of(place, manifest)
+        state = presence.state_of(place, manifest)
         assert state.present
         assert state.crooked == state.unnoted == manifest.files
         store.publish(place, manifest, Asked())
-        again = store.state_of(place, Asked())
+        again = presence.state_of(place, Asked())
         assert again.present
         assert not again.crooked
         assert not again.unnoted
@@ -316,7 +316,7 @@ class TestState:
         here.symlink_to(own)
         Path(place.incoming(manifest.key), here.name).unlink()
         store.publish(place, manifest, Asked())
-        assert store.state_of(place, manifest, FULL).present
+        assert presence.state_of(place, manifest, FULL).present
         assert not here.is_symlink()
         assert (own.stat().st_nlink, stat.S_IMODE(own.stat().st_mode)) == (1, 0o600)
         removal.forget(place, manifest)
@@ -324,9 +324,9 @@ class TestState:
 
     def test_a_mode_with_more_bits_is_corrected(self, place: Place, published: Manifest) -> None:
         Path(place.location(published)).chmod(0o2644)
-        assert store.state_of(place, published).crooked
+        assert presence.state_of(place, published).crooked
         store.publish(place, published)
-        assert not store.state_of(place, published).crooked
+        assert not presence.state_of(place, published).crooked
 
     def test_files_without_a_digest(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         files = tuple(RepoFile(path, len(content)) for path, content in CONTENTS.items())
@@ -334,19 +334,19 @@ class TestState:
         arrive(place, manifest, CONTENTS)
         store.publish(place, manifest, Asked())
         read = counted(monkeypatch)
-        assert store.state_of(place, Asked()).present
+        assert presence.state_of(place, Asked()).present
         assert read == []
-        assert store.state_of(place, Asked(), FULL).present
+        assert presence.state_of(place, Asked(), FULL).present
         path = Path(place.snapshot(COMMIT), "m-00001-of-00002.gguf")
         path.write_bytes(b"x" * path.stat().st_size)
-        assert not store.state_of(place, Asked(), FULL).present
+        assert not presence.state_of(place, Asked(), FULL).present
 
     @pytest.mark.parametrize("text", ["", "[]", "{", '{"files": [], "models": {}}', "[" * 100_000])
     def test_a_note_that_makes_no_sense_is_no_note(self, place: Place, published: Manifest, text: str) -> None:
         Path(place.note(COMMIT)).write_text(text)
         assert read_note(place, COMMIT) == {"files": {}, "models": {}}
-        assert store.state_of(place, Asked("", "Q8_0")).manifest is None
-        assert len(store.state_of(place, published).unnoted) == 2
+        assert presence.state_of(place, Asked("", "Q8_0")).manifest is None
+        assert len(presence.state_of(place, published).unnoted) == 2
 
     def test_nonsense_in_a_note_is_survived(self, place: Place, published: Manifest) -> None:
         """Any value within the note is another one, of any kind."""
@@ -370,10 +370,10 @@ class TestState:
             parent[key] = data.draw(JSON)
             Path(place.note(COMMIT)).write_text(json.dumps(note))
             for asked in (Asked("", "Q8_0"), Asked("", "Q8_0", COMMIT)):
-                found = store.state_of(place, asked)
+                found = presence.state_of(place, asked)
                 assert found.manifest is None or found.manifest.repo == REPO
                 known.add(found.manifest is None)
-            store.state_of(place, published)
+            presence.state_of(place, published)
             store.reuse(place, gguf_manifest(OTHER), published.files)
             removal.unused(place.dest, set())
             removal.knows(place, published, Asked())
@@ -387,7 +387,7 @@ class TestState:
         note = json.loads(Path(place.note(COMMIT)).read_text())
         note["models"][published.key]["manifest"]["files"][0]["path"] = path
         Path(place.note(COMMIT)).write_text(json.dumps(note))
-        assert store.state_of(place, Asked("", "Q8_0")).manifest is None
+        assert presence.state_of(place, Asked("", "Q8_0")).manifest is None
 
 
 def test_links_of_a_killed_run_are_not_written_to(place: Place, published: Manifest) -> None:
@@ -397,7 +397,7 @@ def test_links_of_a_killed_run_are_not_written_to(place: Place, published: Manif
     assert linked.stat().st_nlink == 2
     store.clear_way(place, newer, newer.files)
     assert not linked.exists()
-    assert store.state_of(place, published, FULL).present
+    assert presence.state_of(place, published, FULL).present
 
 
 @pytest.mark.usefixtures("published")
@@ -435,8 +435,8 @@ HOLD = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import conftest
-from ansible.module_utils.llmfleet.hub import repository_lock, store
-with repository_lock.locked(store.Place(sys.argv[2], sys.argv[3]), 20):
+from ansible.module_utils.llmfleet.hub import place, repository_lock
+with repository_lock.locked(place.Place(sys.argv[2], sys.argv[3]), 20):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -506,7 +506,7 @@ class TestRemoval:
         shared = gguf_manifest(contents={"m-00001-of-00002.gguf": CONTENTS["m-00001-of-00002.gguf"]}, quant="X")
         store.publish(place, shared, Asked("", "X"))
         removal.forget(place, published)
-        assert store.state_of(place, Asked("", "X"), FULL).present
+        assert presence.state_of(place, Asked("", "X"), FULL).present
         assert os.listdir(place.snapshot(COMMIT)) == ["m-00001-of-00002.gguf"]
         removal.forget(place, shared)
         assert not os.path.exists(place.dest)
@@ -523,7 +523,7 @@ class TestRemoval:
         assert removal.other_words(place, published, other) == [Asked("", "Q8_0").words]
         removal.forget(place, published, other)
         assert not removal.knows(place, published, other)
-        assert store.state_of(place, Asked("", "Q8_0")).present
+        assert presence.state_of(place, Asked("", "Q8_0")).present
 
     def test_unused(self, place: Place, published: Manifest) -> None:
         newer = gguf_manifest(OTHER, {**CONTENTS, "m-00002-of-00002.gguf": b"third" * 99})
@@ -552,7 +552,7 @@ class TestRemoval:
         )
         removal.remove(place.dest, rows.values())
         assert removal.unused(place.dest, keep) == []
-        assert store.state_of(place, newer, FULL).present
+        assert presence.state_of(place, newer, FULL).present
         assert sorted(os.listdir(place.dest)) == ["hub", "mine.gguf"]
 
     def test_what_is_on_its_way_stays(self, place: Place, published: Manifest) -> None:
@@ -629,7 +629,7 @@ class TestRemoval:
         rows = removal.unused(place.dest, set())
         with repository_lock.locked(place, 1), pytest.raises(LlmfleetError, match=f"process {os.getpid()} is bringing"):
             removal.remove(place.dest, rows)
-        assert store.state_of(place, published, FULL).present
+        assert presence.state_of(place, published, FULL).present
         removal.remove(place.dest, rows)
         assert not os.path.exists(place.dest)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible.module_utils.llmfleet import cuda_plan, image_fleet, image_need, image_plan, image_rounds
+from ansible.module_utils.llmfleet import cuda_plan, image_fleet, image_need, image_plan, image_rounds, image_row
 from ansible.module_utils.llmfleet.image_request import DEFAULT_REF
 from ansible.module_utils.llmfleet.image_source import DEFAULT_SOURCES
 from facts import gpu, host, nvidia
@@ -366,7 +366,7 @@ def test_two_groups_may_have_one_builder_and_each_has_its_own_leader():
 def test_who_builds(builder, called):
     common = {"source": "build", "builder": builder}
     rows = image_rounds.plan([need("a", **common), need("b", cpus=16, **common), need("c", cpus=16, free=5, **common)])
-    assert image_fleet.called(rows["a"]["builder"]) == called
+    assert image_row.called(rows["a"]["builder"]) == called
     assert rows["a"]["leader"] == ("b" if builder == "auto" else "a")
 
 

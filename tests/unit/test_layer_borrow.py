@@ -12,7 +12,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.llmfleet import chunk_server
+from ansible.module_utils.llmfleet import chunk_folder
 from ansible.module_utils.llmfleet.docker_cli import DockerError
 from ansible.module_utils.llmfleet.image_chunks import Archive, Chunk
 from ansible.module_utils.llmfleet.image_identity import Image
@@ -78,8 +78,8 @@ def test_layers_are_found_and_stand_in_the_archive_as_its_own(tmp_path: Path, pa
 def test_a_layer_that_is_not_the_one_is_not_taken(tmp_path: Path) -> None:
     borrowed = borrow(tmp_path, Engine([LAYERS[0][:-1] + b"x", LAYERS[1]]))
     assert borrowed.layers == {NAMES[1]}
-    assert [path.name for path in tmp_path.iterdir()] == [chunk_server.BORROWED + NAMES[1].partition(":")[2]]
-    assert all(chunk_server.is_borrowed(path.name) for path in tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [chunk_folder.BORROWED + NAMES[1].partition(":")[2]]
+    assert all(chunk_folder.is_borrowed(path.name) for path in tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

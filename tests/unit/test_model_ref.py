@@ -7,7 +7,8 @@ import string
 import pytest
 from ansible.module_utils.llmfleet import tiny_gguf
 from ansible.module_utils.llmfleet.errors import BadInput
-from ansible.module_utils.llmfleet.model_ref import ModelRef, parse
+from ansible.module_utils.llmfleet.model_ref import ModelRef
+from ansible.module_utils.llmfleet.model_words import parse
 from hypothesis import given
 from hypothesis import strategies as st
 

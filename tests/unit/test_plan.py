@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible.module_utils.llmfleet import image_fleet, image_need, image_plan, image_rounds
+from ansible.module_utils.llmfleet import image_need, image_plan, image_rounds, image_row
 from ansible.module_utils.llmfleet.closing_report import closing_report
 from ansible.module_utils.llmfleet.plan import make_plan, problems_of, table
 from facts import NOW, gpu, host, nvidia
@@ -16,7 +16,7 @@ from test_model_plan import shape
 
 IMAGE = image_plan.settle(
     {
-        **image_fleet.EMPTY,
+        **image_row.EMPTY,
         "action": "build",
         "variant": "cpu",
         "image": "llmfleet/llama.cpp:cpu-0",

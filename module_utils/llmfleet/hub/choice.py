@@ -10,73 +10,25 @@ from __future__ import annotations
 import difflib
 import re
 import typing as t
-from dataclasses import dataclass
 
 from ansible.module_utils.llmfleet.errors import BadInput
-from ansible.module_utils.llmfleet.hub import folder_files, quants
+from ansible.module_utils.llmfleet.hub import folder_files, gguf_files, quants
+from ansible.module_utils.llmfleet.hub.gguf_files import Candidate
 from ansible.module_utils.llmfleet.hub.manifest import GGUF, SAFETENSORS, Listing, Manifest, RepoFile
 from ansible.module_utils.llmfleet.model_ref import ModelRef
 
 PREFER = "Q4_K_M"
 """The type that is taken where nothing says how much room there is: the usual compromise."""
 
-_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})", re.DOTALL)
 _CUT = re.compile(r"\.gguf[._-]?(?:part|split|[a-z]{2}$|\d+$)", re.IGNORECASE)
-# projectors of images and sound, statistics, draft heads and vocabularies are GGUF files but no models
-_NO_MODEL = re.compile(r"(?i)(?:^|[-._/])(?:mmproj|imatrix)|(?:^|/)mtp[-._/]|(?:^|[-._/])vocab[-._]")
-PROJECTOR = re.compile(r"(?i)(?:^|[-._/])mmproj[^/]*\.gguf(?:@[^/]*)?$")
-"""The name of a projector, which belongs to a model and is fetched when it is asked for by its file."""
 FORMATS = {"llama_server": GGUF, "vllm": SAFETENSORS}
 """Engine → the format that it loads."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A GGUF model of a repository that could be chosen."""
-
-    quant: str
-    """The type of its weights as the names of its files spell it; "" when they name none."""
-    name: str
-    """Path of its file in the repository without `.gguf` and without the number of the part."""
-    files: tuple[RepoFile, ...]
-    """All parts in order."""
-    missing: str = ""
-    """The part that the repository lacks; such a model can not be used."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of all parts."""
-        return sum(file.size for file in self.files)
-
-    @property
-    def word(self) -> str:
-        """What stands for it after the colon of a reference: its type or, for want of one, its name."""
-        return self.quant or self.name.rpartition("/")[2]
-
-    def as_data(self) -> dict[str, t.Any]:
-        """Return it as JSON-able data for plans."""
-        return {"quant": self.word, "files": [file.path for file in self.files], "size": self.size}
-
-
 def formats(listing: Listing) -> tuple[str, ...]:
     """Return which of GGUF and SAFETENSORS a repository holds; weights in `.bin` files count as the latter."""
-    found = [GGUF] if any(not row.missing for row in _all(listing)) else []
+    found = [GGUF] if any(not row.missing for row in gguf_files.all_models(listing)) else []
     return (*found, SAFETENSORS) if folder_files.has_weights(listing) else tuple(found)
-
-
-def candidates(listing: Listing) -> list[Candidate]:
-    """Return the types in which a repository holds its GGUF model whole, the best first."""
-    return _main(listing, _whole(listing))
-
-
-def _whole(listing: Listing) -> list[Candidate]:
-    """Return all GGUF models that are whole in a repository, the best first."""
-    whole: dict[str, Candidate] = {}
-    for row in sorted(_all(listing), key=lambda row: len(row.files)):
-        # some publishers give one model in one file and in parts
-        if not row.missing:
-            whole.setdefault(row.name, row)
-    return sorted(whole.values(), key=lambda row: (-quants.worth(row.quant), -row.size, row.name))
 
 
 def choose(
@@ -114,8 +66,8 @@ def choose(
 
 
 def _choose_gguf(listing: Listing, ref: ModelRef, limit: int, prefer: str, there: t.Sequence[str]) -> Manifest:
-    where, rows = f"model {ref.shown}", _whole(listing)
-    broken = [row for row in _all(listing) if row.missing]
+    where, rows = f"model {ref.shown}", gguf_files.whole_models(listing)
+    broken = [row for row in gguf_files.all_models(listing) if row.missing]
     if ref.file:
         row, why = _of_file(listing, ref.file, rows, where), "it was asked for by its file"
     elif ref.quant:
@@ -123,7 +75,7 @@ def _choose_gguf(listing: Listing, ref: ModelRef, limit: int, prefer: str, there
     elif not rows:
         raise BadInput(f"{where}: {_no_gguf(listing, broken, there)}")
     else:
-        row, why = _best(candidates(listing), limit, prefer, where)
+        row, why = _best(gguf_files.candidates(listing), limit, prefer, where)
     if row.missing:
         raise BadInput(
             f"{where}: {row.word} is not whole in the repository, which lacks {row.missing}; {_others(rows)}"
@@ -154,25 +106,8 @@ def _best(rows: t.Sequence[Candidate], limit: int, prefer: str, where: str) -> t
     return fitting[0], f"{fitting[0].word} is the best whose files fit into {_gib(limit)}"
 
 
-def _main(listing: Listing, rows: t.Sequence[Candidate]) -> list[Candidate]:
-    """Return the rows of the repository's one model: should it hold several, of that it is called after, or of most."""
-    groups: dict[str, list[Candidate]] = {}
-    for row in rows:
-        groups.setdefault(_stem(row), []).append(row)
-    name = listing.repo.rpartition("/")[2].lower()
-    best = max(groups, key=lambda stem: (stem in name, len(groups[stem]), len(stem)), default="")
-    return groups.get(best, [])
-
-
-def _stem(row: Candidate) -> str:
-    """Return the name of the model in a file's name, without the type of its weights."""
-    name = row.name.rpartition("/")[2].lower()
-    at = name.rfind(row.quant.lower()) if row.quant else -1
-    return (name if at < 0 else name[:at] + name[at + len(row.quant) :]).strip("-._")
-
-
 def _of_quant(ref: ModelRef, rows: list[Candidate], broken: list[Candidate], where: str) -> Candidate:
-    found = _matching(ref.quant, rows) or _matching(ref.quant, broken)
+    found = gguf_files.matching(ref.quant, rows) or gguf_files.matching(ref.quant, broken)
     if not found:
         words = _words(rows)
         if not words:
@@ -191,25 +126,12 @@ def _of_quant(ref: ModelRef, rows: list[Candidate], broken: list[Candidate], whe
     return found[0]
 
 
-def _matching(word: str, rows: t.Sequence[Candidate]) -> list[Candidate]:
-    """Return the rows that ``word`` means: those of the type, else of that name."""
-    found = [row for row in rows if row.quant and quants.same(row.quant, word)]
-    exact = [row for row in found if row.quant.lower() == word.lower()]
-    # a spelling that is there as such is meant; `Q4_K` is Q4_K_M only where no file is called Q4_K
-    found = exact or found
-    if len(found) > 1:
-        # the same files once more in a folder of their own
-        contents = {tuple(file.digest for file in row.files) for row in found}
-        found = found[:1] if len(contents) == 1 else found
-    return found or [row for row in rows if row.name.rpartition("/")[2].lower() == word.lower()]
-
-
 def _of_file(listing: Listing, path: str, rows: t.Sequence[Candidate], where: str) -> Candidate:
-    row = next((row for row in _all(listing) if any(file.path == path for file in row.files)), None)
+    row = next((row for row in gguf_files.all_models(listing) if any(file.path == path for file in row.files)), None)
     if row:
         return row
     named = next((file for file in listing.files if file.path == path), None)
-    if named and PROJECTOR.search(path):
+    if named and gguf_files.PROJECTOR.search(path):
         return Candidate("", path[: -len(".gguf")], (named,))
     if named:
         raise BadInput(f"{where}: {path} is no model by itself; {_others(rows)}")
@@ -230,29 +152,6 @@ def _check_digest(ref: ModelRef, files: t.Sequence[RepoFile]) -> None:
             f"model {ref.shown}: {files[0].path} has the sha256 {files[0].sha256} in the repository, not {ref.sha256}; "
             "correct it, or name the revision that has it"
         )
-
-
-def _all(listing: Listing) -> list[Candidate]:
-    """Return the GGUF models of a repository, whole or not, in the order of their names."""
-    sets: dict[tuple[str, int], dict[int, RepoFile]] = {}
-    for file in listing.files:
-        hidden = any(part.startswith(".") for part in file.path.split("/"))
-        if hidden or not file.path.lower().endswith(".gguf") or _NO_MODEL.search(file.path):
-            continue
-        stem = file.path[: -len(".gguf")]
-        split = _PART.fullmatch(stem)
-        if split and int(split.group(3)) > 0:
-            sets.setdefault((split.group(1), int(split.group(3))), {})[int(split.group(2))] = file
-        else:
-            sets[(stem, 0)] = {1: file}
-    return [_candidate(name, count, parts) for (name, count), parts in sorted(sets.items())]
-
-
-def _candidate(name: str, count: int, parts: t.Mapping[int, RepoFile]) -> Candidate:
-    files = tuple(parts[number] for number in sorted(parts) if not count or 1 <= number <= count)
-    lacking = next((number for number in range(1, count + 1) if number not in parts), 0)
-    missing = f"{name.rpartition('/')[2]}-{lacking:05d}-of-{count:05d}.gguf" if lacking else ""
-    return Candidate(quants.named_in(name + ".gguf"), name, files, missing)
 
 
 def _manifest(

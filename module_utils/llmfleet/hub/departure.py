@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from contextlib import nullcontext
 
-from ansible.module_utils.llmfleet.hub import removal, repository_lock, store
+from ansible.module_utils.llmfleet.hub import presence, removal, repository_lock
 from ansible.module_utils.llmfleet.hub.manifest import Manifest
 from ansible.module_utils.llmfleet.hub.place import Place, models, spelt
 from ansible.module_utils.llmfleet.hub.wanted import Done, Wanted
@@ -31,7 +31,7 @@ class Departure:
     def _published(self) -> list[Manifest]:
         given = self._wanted.manifest
         if given is None:
-            return store.published_as(self._place, self._wanted.asked)
+            return presence.published_as(self._place, self._wanted.asked)
         return [one for one in models(self._place) if (one.key, one.commit) == (given.key, given.commit)]
 
     def _remove(self, found: t.Sequence[Manifest]) -> Done:

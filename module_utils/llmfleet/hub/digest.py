@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import typing as t
 
 from ansible.module_utils.llmfleet.hub.manifest import RepoFile
@@ -48,3 +49,9 @@ def digest_of(stream: t.BinaryIO, file: RepoFile, size: int) -> str:
         if not count:
             return digest.found
         digest.update(buffer[:count])
+
+
+def digest_of_file(path: str, file: RepoFile) -> str:
+    """Return the content's digest in the form that is known of ``file``; sha256 where none is known. Reads it all."""
+    with open(path, "rb") as stream:
+        return digest_of(stream, file, os.path.getsize(path))

@@ -10,8 +10,9 @@ from ansible.module_utils.llmfleet import gguf, model_file
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
 from ansible.module_utils.llmfleet.hub import own_folder
 from ansible.module_utils.llmfleet.hub.manifest import GGUF, SAFETENSORS, manifest_from
-from ansible.module_utils.llmfleet.model_ref import ModelRef, parse
+from ansible.module_utils.llmfleet.model_ref import ModelRef
 from ansible.module_utils.llmfleet.model_store import Store
+from ansible.module_utils.llmfleet.model_words import parse
 
 
 @dataclass(frozen=True)

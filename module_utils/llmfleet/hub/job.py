@@ -15,8 +15,9 @@ from ansible.module_utils.llmfleet.hub.departure import Departure
 from ansible.module_utils.llmfleet.hub.manifest import Manifest, RepoFile
 from ansible.module_utils.llmfleet.hub.opener import HubOpener
 from ansible.module_utils.llmfleet.hub.place import Place, make_folder, models
+from ansible.module_utils.llmfleet.hub.presence import FULL, State, state_of
 from ansible.module_utils.llmfleet.hub.progress import Log
-from ansible.module_utils.llmfleet.hub.store import State
+from ansible.module_utils.llmfleet.hub.source_web import Web
 from ansible.module_utils.llmfleet.hub.transfer import Transfer
 from ansible.module_utils.llmfleet.hub.wanted import Done, Wanted
 
@@ -24,10 +25,10 @@ from ansible.module_utils.llmfleet.hub.wanted import Done, Wanted
 class Job:
     """Brings one model of a hub; a ``dry_run`` changes nothing."""
 
-    def __init__(self, wanted: Wanted, dry_run: bool = False, web: client.Web | None = None) -> None:
+    def __init__(self, wanted: Wanted, dry_run: bool = False, web: Web | None = None) -> None:
         self._wanted = wanted
         self._dry_run = dry_run
-        self._web = web or client.Web(wanted.timeout)
+        self._web = web or Web(wanted.timeout)
         self._place = Place(wanted.dest, wanted.ref.repo)
         self._tried: list[dict[str, str]] = []
         self._unasked = ""
@@ -47,7 +48,7 @@ class Job:
     def present(self) -> Done:
         """Bring the model, whole and verified."""
         wanted = self._wanted
-        state = store.state_of(self._place, wanted.manifest or wanted.asked, wanted.verify)
+        state = state_of(self._place, wanted.manifest or wanted.asked, wanted.verify)
         may_ask = wanted.sources is not None or not self._dry_run
         moves = wanted.update and not wanted.ref.pinned and wanted.manifest is None
         manifest = state.manifest
@@ -55,14 +56,14 @@ class Job:
             if not may_ask:
                 return Done(True, "missing", "it is not there", before=f"{self._place.root}: it is not there\n")
             manifest = self._choose(manifest)
-            state = store.state_of(self._place, manifest, wanted.verify)
+            state = state_of(self._place, manifest, wanted.verify)
         if state.present:
             return self._keep(manifest, state)
         if self._dry_run:
             return self._done(manifest, state, self._action(manifest, state, linked=0))
         with repository_lock.locked(self._place, wanted.lock_timeout, self._say):
             # another process may have brought it meanwhile
-            state = store.state_of(self._place, manifest, wanted.verify)
+            state = state_of(self._place, manifest, wanted.verify)
             return self._keep(manifest, state, locked=True) if state.present else self._bring(manifest, state)
 
     def absent(self) -> Done:
@@ -101,7 +102,7 @@ class Job:
         asked = self._wanted.asked
         known = removal.knows(self._place, manifest, asked)
         if not state.unnoted and not state.crooked and known:
-            why = "every file was read and is right" if self._wanted.verify == store.FULL else "it was verified before"
+            why = "every file was read and is right" if self._wanted.verify == FULL else "it was verified before"
             return Done(False, "keep", why + self._unasked, manifest, True, manifest.source, tried=self._tried)
         if not self._dry_run:
             lock = repository_lock.locked(self._place, self._wanted.lock_timeout, self._say)

@@ -7,10 +7,11 @@ import typing as t
 
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
 from ansible.module_utils.llmfleet.gguf.remote import read_remote
-from ansible.module_utils.llmfleet.hub import choice, client, own_folder, sources
+from ansible.module_utils.llmfleet.hub import choice, client, gguf_files, own_folder, sources
 from ansible.module_utils.llmfleet.hub.manifest import GGUF, Listing, RepoFile
 from ansible.module_utils.llmfleet.hub.opener import HubOpener
 from ansible.module_utils.llmfleet.hub.reply import Broken, Reply, read_all
+from ansible.module_utils.llmfleet.hub.source_web import Web
 from ansible.module_utils.llmfleet.memory.config_shape import from_config
 from ansible.module_utils.llmfleet.memory.shape import from_gguf
 from ansible.module_utils.llmfleet.model_ref import ModelRef
@@ -26,13 +27,13 @@ def look(
     environ: t.Mapping[str, str],
     engine: str = "",
     timeout: float = 30.0,
-    web: client.Web | None = None,
+    web: Web | None = None,
 ) -> dict[str, t.Any]:
     """Return listing, source, formats, candidates, config, shape and what sources said that were tried in vain.
 
     Raises LlmfleetError when no source has the repository, BadInput when it holds nothing that ``engine`` can load.
     """
-    web = web or client.Web(timeout)
+    web = web or Web(timeout)
     asked = sources.for_model(sources.parse_sources(raw_sources, environ), ref.source, ref.shown)
     listing, source, tried = client.first_that_answers(asked, ref.repo, ref.revision, web)
     manifest = choice.choose(listing, ref, engine)
@@ -55,7 +56,7 @@ def look(
         "listing": listing.as_data(),
         "source": source.name,
         "formats": list(choice.formats(listing)),
-        "candidates": [row.as_data() for row in choice.candidates(listing)],
+        "candidates": [row.as_data() for row in gguf_files.candidates(listing)],
         "shape": shape,
         "shape_quant": manifest.quant,
         "config": config,

@@ -7,9 +7,11 @@ import typing as t
 
 from ansible.module_utils.llmfleet.errors import LlmfleetError
 from ansible.module_utils.llmfleet.hub import folder, listing, web
-from ansible.module_utils.llmfleet.hub.client import ATTEMPTS, BRANCHES, Unreachable, Web, file_url, refused
+from ansible.module_utils.llmfleet.hub.client import ATTEMPTS, BRANCHES, file_url
 from ansible.module_utils.llmfleet.hub.manifest import Listing, Manifest, RepoFile
+from ansible.module_utils.llmfleet.hub.refusal import refused
 from ansible.module_utils.llmfleet.hub.reply import UNKNOWN, Broken, Reply, TransferError, reply_of
+from ansible.module_utils.llmfleet.hub.source_web import Unreachable, Web
 from ansible.module_utils.llmfleet.hub.sources import FOLDER, HF, MS, Source
 
 

@@ -1,6 +1,14 @@
 """Where models of hubs lie on one host, and the notes about what was verified of them. Edge code, without decisions.
 
-See store for the layout.
+Below the store's directory there is the cache layout of Hugging Face's own tools, which engines read too, but without
+links: a snapshot holds regular files, so that it can be mounted into a container by itself::
+
+    hub/models--ORG--NAME/refs/<revision>             the commit
+    hub/models--ORG--NAME/snapshots/<commit>/<files>  hard-linked between snapshots where the content is the same
+    hub/models--ORG--NAME/.llmfleet/<commit>.json     what was verified, and which models were asked for in which words
+    hub/models--ORG--NAME/.llmfleet/incoming-<key>/   files of a model that is arriving, which no engine looks at
+
+A file is in a snapshot only when it is whole.
 """
 
 from __future__ import annotations

@@ -1,15 +1,4 @@
-"""Models of hubs on one host: where their files lie, what was verified of them, and how a model becomes visible.
-
-Below the store's directory there is the cache layout of Hugging Face's own tools, which engines read too, but without
-links: a snapshot holds regular files, so that it can be mounted into a container by itself::
-
-    hub/models--ORG--NAME/refs/<revision>             the commit
-    hub/models--ORG--NAME/snapshots/<commit>/<files>  hard-linked between snapshots where the content is the same
-    hub/models--ORG--NAME/.llmfleet/<commit>.json     what was verified, and which models were asked for in which words
-    hub/models--ORG--NAME/.llmfleet/incoming-<key>/   files of a model that is arriving, which no engine looks at
-
-A file is in a snapshot only when it is whole. What was verified is not read again while size and time stay the same.
-"""
+"""How a model of a hub becomes visible on one host, once it is verified. Edge code; see place for the layout."""
 
 from __future__ import annotations
 
@@ -21,161 +10,15 @@ import stat
 import time
 import typing as t
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from ansible.module_utils.llmfleet.errors import BadInput, LlmfleetError
 from ansible.module_utils.llmfleet.hub import digest
-from ansible.module_utils.llmfleet.hub.manifest import GGUF, Manifest, RepoFile, check_path
-from ansible.module_utils.llmfleet.hub.place import (
-    Asked,
-    Place,
-    commits,
-    make_folder,
-    noted_model,
-    read_note,
-    write_text,
-)
-
-__all__ = [
-    "FULL",
-    "QUICK",
-    "Asked",
-    "Place",
-    "State",
-    "adopt",
-    "clear_way",
-    "publish",
-    "published_as",
-    "reuse",
-    "state_of",
-    "take_note",
-]
-
-QUICK = "quick"
-FULL = "full"
+from ansible.module_utils.llmfleet.hub.manifest import Manifest, RepoFile, check_path
+from ansible.module_utils.llmfleet.hub.place import Asked, Place, commits, make_folder, read_note, write_text
+from ansible.module_utils.llmfleet.hub.presence import is_noted
 
 DEFAULT_BRANCH = "main"
 """What tools that read the layout look for when no revision is named, whatever the hub calls its default branch."""
-
-
-@dataclass(frozen=True)
-class State:
-    """What is there of a model."""
-
-    manifest: Manifest | None = None
-    """The model, where it is known which files it has."""
-    missing: tuple[RepoFile, ...] = ()
-    damaged: tuple[RepoFile, ...] = ()
-    """Files whose size or content is not what it should be."""
-    why: t.Mapping[str, str] = field(default_factory=dict)
-    """Path → what is wrong with a damaged file."""
-    unnoted: tuple[RepoFile, ...] = ()
-    """Files that are whole, which was found out by reading them."""
-    crooked: tuple[RepoFile, ...] = ()
-    """Whole files that are links, or that engines may not be able to read."""
-
-    @property
-    def present(self) -> bool:
-        """Whether every file is there and whole."""
-        return self.manifest is not None and not self.missing and not self.damaged
-
-    @property
-    def wanted(self) -> tuple[RepoFile, ...]:
-        """The files to bring."""
-        return (*self.missing, *self.damaged)
-
-
-def digest_of(path: str, file: RepoFile) -> str:
-    """Return the content's digest in the form that is known of ``file``; sha256 where none is known. Reads it all."""
-    with open(path, "rb") as stream:
-        return digest.digest_of(stream, file, os.path.getsize(path))
-
-
-# --- what is there ----------------------------------------------------------------------------------------------------
-
-
-def state_of(place: Place, wanted: Asked | Manifest, verify: str = QUICK) -> State:
-    """Return what is there of a model, asked for in words or known by its files; changes nothing.
-
-    With QUICK a file that was verified before is read again only when its time has changed, with FULL every file is.
-    A model asked for in words is found only where it was published with the same words, or is named by its commit
-    or quantisation in them; the answer's manifest is None otherwise.
-    """
-    if isinstance(wanted, Manifest):
-        return _look(place, wanted, verify)
-    published = published_as(place, wanted)
-    return _look(place, published[0], verify) if published else State()
-
-
-def _look(place: Place, manifest: Manifest, verify: str) -> State:
-    note = read_note(place, manifest.commit)
-    folder = place.snapshot(manifest.commit)
-    missing, damaged, unnoted, crooked, why = [], [], [], [], {}
-    for file in manifest.files:
-        path = os.path.join(folder, file.path)
-        try:
-            status = os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            missing.append(file)
-            continue
-        if os.path.islink(path) or stat.S_IMODE(status.st_mode) != 0o644:
-            crooked.append(file)
-        row = note["files"].get(file.path, {})
-        if status.st_size != file.size:
-            why[file.path] = f"it has {status.st_size} bytes instead of {file.size}"
-        elif verify == QUICK and _is_noted(row, status, file):
-            continue
-        else:
-            expected = digest.expected(file) or row.get("digest", "")
-            found = digest_of(path, file)
-            if expected and found != expected:
-                why[file.path] = f"its digest is {found} instead of {expected}"
-            elif not _is_noted(row, status, file):
-                unnoted.append(file)
-        if file.path in why:
-            damaged.append(file)
-    return State(manifest, tuple(missing), tuple(damaged), why, tuple(unnoted), tuple(crooked))
-
-
-def _is_noted(row: t.Mapping[str, t.Any], status: os.stat_result, file: RepoFile) -> bool:
-    """Whether the note says that the file, as it stands, has the right content."""
-    same = row.get("size") == status.st_size and row.get("mtime_ns") == status.st_mtime_ns
-    return same and (not digest.expected(file) or row.get("digest") == file.digest)
-
-
-def published_as(place: Place, asked: Asked) -> list[Manifest]:
-    """Return the models that were published for these words, the latest first."""
-    found: list[tuple[float, Manifest]] = []
-    for commit in commits(place):
-        note = read_note(place, commit)
-        for key, row in note["models"].items():
-            manifest = noted_model(place, commit, note, key)
-            if manifest is not None and (not asked.format or asked.format == manifest.format):
-                when = _match(asked, row, manifest)
-                if when is not None:
-                    found.append((when, manifest))
-    return [manifest for _, manifest in sorted(found, key=lambda item: -item[0])]
-
-
-def _match(asked: Asked, row: t.Mapping[str, t.Any], manifest: Manifest) -> float | None:
-    """Return when the model was published for these words, or None where they do not mean it."""
-    words = row["asked"]
-    # who names no source takes the first that has it: what came from one of them will do
-    fitting = [words[one] for one in words if one == asked.words or (not asked.source and asked.same_but_source(one))]
-    times = [float(when) for when in fitting if isinstance(when, (int, float))]
-    if times:
-        return max(times)
-    pinned = bool(asked.revision) and asked.revision == manifest.commit
-    named = bool(asked.quant) and asked.quant.upper() == manifest.quant.upper()
-    named = named or (bool(asked.file) and asked.file == manifest.entry)
-    from_there = asked.source in ("", manifest.source)
-    # a commit never moves; who names it and the file means this model, whatever it was first asked for as
-    if pinned and from_there and (named or manifest.format != GGUF):
-        return 0.0
-    return None
-
-
-# --- bringing a model -------------------------------------------------------------------------------------------------
 
 
 def reuse(place: Place, manifest: Manifest, wanted: t.Iterable[RepoFile]) -> list[RepoFile]:
@@ -300,10 +143,10 @@ def take_note(place: Place, manifest: Manifest, asked: Asked | None) -> None:
         row = note["files"].get(file.path, {})
         if digest.expected(file):
             found = file.digest
-        elif _is_noted(row, status, file):
+        elif is_noted(row, status, file):
             found = row["digest"]
         else:
-            found = digest_of(os.path.join(folder, file.path), file)
+            found = digest.digest_of_file(os.path.join(folder, file.path), file)
         note["files"][file.path] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "digest": found}
     model = note["models"].setdefault(manifest.key, {"asked": {}})
     model["manifest"] = manifest.as_data()

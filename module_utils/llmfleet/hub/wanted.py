@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass, field
 
-from ansible.module_utils.llmfleet.hub import choice, store
+from ansible.module_utils.llmfleet.hub import choice, presence
 from ansible.module_utils.llmfleet.hub.manifest import GGUF, Manifest
 from ansible.module_utils.llmfleet.hub.place import Asked
 from ansible.module_utils.llmfleet.hub.transfer import CONNECTIONS
@@ -28,7 +28,7 @@ class Wanted:
     """Bytes that the files may take where no quantisation is asked for; 0: unknown."""
     trust_remote_code: bool = False
     update: bool = False
-    verify: str = store.QUICK
+    verify: str = presence.QUICK
     connections: int = CONNECTIONS
     timeout: float = 30.0
     """Seconds without a byte."""

@@ -80,7 +80,7 @@ class UrlOpener:
 
     def __call__(self, file: RepoFile, start: int, end: int) -> Reply:
         """Open a range; see Opener."""
-        request = urllib.request.Request(  # noqa: S310 -- model_ref lets only http(s) pass
+        request = urllib.request.Request(  # noqa: S310 -- model_words lets only http(s) pass
             self._urls[file.path], headers=range_headers(file, start, end)
         )
         try:
