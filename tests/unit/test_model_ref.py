@@ -240,6 +240,7 @@ def test_a_file_of_a_hub_with_its_digest_is_a_url() -> None:
         ("https://huggingface.co/org/repo/resolve/main/..%2F..%2Fx.gguf", "is no GGUF file of a repository"),
         ("https://huggingface.co/org/repo/resolve/main/%00.gguf", "is no GGUF file of a repository"),
         ("https://modelscope.cn/models/org", "not the page of a model; write ms:ORG/NAME"),
+        ("https://modelscope.cn/models", "not the page of a model; write ms:ORG/NAME"),
         ("https://modelscope.cn/other/x.gguf", "needs the sha256"),
     ],
 )

@@ -86,7 +86,7 @@ def parse_page(model: str, parts: urllib.parse.SplitResult, sha256: str, name: s
         path = path[1:]
     elif source == "ms":
         return None
-    if path[0] in _NO_MODELS or len(path) < 2:
+    if len(path) < 2 or path[0] in _NO_MODELS:
         raise BadInput(f"model {masked(model)}: not the page of a model; write {source}:ORG/NAME")
     if len(path) == 2 and re.search("[:@]", path[1]):
         # the words of a reference after a host
