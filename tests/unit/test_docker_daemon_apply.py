@@ -427,10 +427,11 @@ def plain(host, monkeypatch):
     (fake / "dockerd").symlink_to(TESTS / "fake_engine.py")
     dockerd = host.root / "bin/dockerd"
     dockerd.write_text(f"""#!/bin/sh
-{fake}/dockerd start || exit 1
-echo $$ > {host.root}/docker.pid
+# signals are heard, and whose they are is known, before it answers
 trap '{fake}/dockerd reload' HUP
 trap 'rm {host.root}/up; exit 0' TERM
+echo $$ > {host.root}/docker.pid
+{fake}/dockerd start || {{ rm {host.root}/docker.pid; exit 1; }}
 while :; do sleep 0.05; done
 """)
     dockerd.chmod(0o755)
