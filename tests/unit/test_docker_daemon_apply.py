@@ -435,7 +435,10 @@ echo $$ > {host.root}/docker.pid
 while :; do sleep 0.05; done
 """)
     dockerd.chmod(0o755)
+    # a shell cannot trap what was ignored when it began, as all is that nohup starts
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield host
+    signal.signal(signal.SIGHUP, before)
     pid = host.root / "docker.pid"
     if pid.exists():
         subprocess.run(["kill", "-9", pid.read_text().strip()], check=False, capture_output=True)
