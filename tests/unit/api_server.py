@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import io
 import json
 import threading
 import time
@@ -48,6 +49,8 @@ class Server(http.server.ThreadingHTTPServer):
         """Seconds before the first piece of a stream and before each of the others."""
         self.cut = 0
         """Bytes that are sent at once; 0: each event whole."""
+        self.held = False
+        """Whether a stream is gathered and sent when it is whole, as by a proxy that buffers."""
         self.asked: list[tuple[str, str, t.Any]] = []
 
     @property
@@ -88,11 +91,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
         time.sleep(self.server.before)
+        client = self.wfile
+        if self.server.held:
+            self.wfile = io.BytesIO()
         for event in self.server.events or ():
             self._event(event)
         if self.server.events is None:
             self._reply()
         self.wfile.write(b"data: [DONE]\n\n")
+        if isinstance(self.wfile, io.BytesIO):
+            client.write(self.wfile.getvalue())
+            self.wfile = client
 
     def _reply(self) -> None:
         for number, piece in enumerate(self.server.pieces):

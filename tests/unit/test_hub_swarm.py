@@ -542,10 +542,12 @@ def test_a_killed_receiver_goes_on_where_it_was(sample: Sample, tmp_path: Path) 
     """kill -9 of a receiving process in the middle: what it noted is neither fetched nor asked for again."""
     place = Place(str(tmp_path / "2"), REPO)
     lock, before = threading.Lock(), 5
+    served: list[int] = []
 
     def serve(connection: socket.socket, number: int) -> None:
         with lock:
-            late = len(has.asked) > before
+            served.append(number)
+            late = len(served) > before
         if late and not killed.is_set():
             connection.sendall(head(len(chunk_of(sample, number))) + chunk_of(sample, number)[:100])
             time.sleep(9)

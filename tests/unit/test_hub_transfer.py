@@ -96,7 +96,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if fault == "slow":
             for at in range(0, len(body), 4096):
                 self.wfile.write(body[at : at + 4096])
-                time.sleep(0.002)
+                time.sleep(self.server.pause)
         else:
             self.wfile.write(body)
         if fault == "stall":
@@ -120,6 +120,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.faults: list[str] = []
         """Of the next requests, one each; then ``always`` counts."""
         self.always = ""
+        self.pause = 0.002
+        """Seconds between the pieces of a slow answer."""
         self.content = GOOD
         self.contents: dict[str, bytes] = {}
         self.etag = "1"
@@ -289,7 +291,7 @@ class TestFaults:
 
     def test_a_stall_is_noticed(self, server: Server, tmp_path: Path) -> None:
         server.faults = ["stall", "stall"]
-        stats = fetch(server, tmp_path, timeout=0.3)
+        stats = fetch(server, tmp_path, timeout=2)
         assert (tmp_path / "a/model.bin").read_bytes() == GOOD
         assert stats.bytes_fetched == SIZE
 
@@ -335,10 +337,12 @@ class TestFaults:
         left = [Broken("busy")] * 4
 
         def busy(file: RepoFile, start: int, end: int) -> Reply:
-            if left:
-                together.wait(5)
-                raise left.pop()
-            return real(file, start, end)
+            try:
+                error = left.pop()
+            except IndexError:
+                return real(file, start, end)
+            together.wait(5)
+            raise error
 
         fetch(server, tmp_path, connections=4, attempts=2, opener=busy)
         assert (tmp_path / "a/model.bin").read_bytes() == GOOD
@@ -605,7 +609,8 @@ Transfer([RepoFile("a/model.bin", {size}, {sha!r})], {folder!r}, opener, connect
 
 
 def test_a_killed_process_loses_a_block_per_connection(server: Server, tmp_path: Path) -> None:
-    server.always = "slow"
+    # many times what it takes to notice and to kill
+    server.always, server.pause = "slow", 0.02
     tests = str(Path(__file__).parent.parent)
     script = KILLED.format(
         path=[tests], block=BLOCK, lease=LEASE, url=server.url(), size=SIZE, sha=file_of().sha256, folder=str(tmp_path)

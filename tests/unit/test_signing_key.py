@@ -50,7 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif fault == "short":
             self.answer(SERVED["right"][:300])
         elif fault == "hang":
-            time.sleep(2)
+            time.sleep(30)
         elif fault == "drip":
             self.answer(b"", 200, ("Content-Length", str(len(SERVED["right"]))))
             for octet in SERVED["right"]:
@@ -223,7 +223,8 @@ def test_what_is_not_taken(host, server, fault, why):
 def test_the_time_limit_is_one_for_all(host, fault):
     began = time.monotonic()
     result = host.run(fault, "right", timeout=1)
-    assert time.monotonic() - began < 1.9
+    # each of them would go on for 30 s and more
+    assert time.monotonic() - began < 10
     assert result["refused"][0]["why"] == "did not serve the key within 1 s"
     assert result["fingerprints"] == [RIGHT]
 
