@@ -19,6 +19,10 @@ from ansible.module_utils.llmfleet.verify import FailedError, NotYetError, Repor
 
 PROCESS_SECONDS = 2.0
 """How long a container must stay up before the level `process` is believed when nothing else is checked."""
+LATE_SECONDS = 1.0
+"""How long after the end of a container docker may learn that it was for want of memory: two events, in any order."""
+KILLED = 137
+"""Exit code after SIGKILL."""
 
 
 class NotReadyError(Exception):
@@ -56,6 +60,23 @@ def death_of(docker: Docker, first: t.Mapping[str, t.Any], now: t.Mapping[str, t
         "OOMKilled": now["State"].get("OOMKilled") or any(words[0] == "oom" for words in events),
         "ExitCode": int(codes[-1]) if codes else now["State"].get("ExitCode") or None,
     }
+
+
+def _how_it_ended(
+    docker: Docker, first: t.Mapping[str, t.Any], found: t.Mapping[str, t.Any], spec: Spec
+) -> t.Mapping[str, t.Any]:
+    """Return how the container ``first`` ended (ExitCode, OOMKilled), which is or runs again as ``found``."""
+    state: t.Mapping[str, t.Any] = found["State"]
+    if state["Status"] == "running":
+        state = death_of(docker, first, found)
+    until = time.monotonic() + LATE_SECONDS
+    while spec["memory"] and state.get("ExitCode") == KILLED and not state.get("OOMKilled"):
+        if time.monotonic() >= until:
+            break
+        time.sleep(0.1)
+        now = docker.inspect("container", spec["name"]) or found
+        state = {**state, "OOMKilled": death_of(docker, first, now)["OOMKilled"]}
+    return state
 
 
 def _explain_answer(error: FailedError, log: str, engine: t.Any, report: Report) -> dict[str, str]:
@@ -99,7 +120,7 @@ def wait_ready(docker: Docker, spec: Spec, endpoint: Endpoint, verify: Verify) -
             found["State"]["StartedAt"] != first["State"]["StartedAt"]
         )
         if ended or restarted:
-            log, state = log_of(docker, container), found["State"] if ended else death_of(docker, first, found)
+            log, state = log_of(docker, container), _how_it_ended(docker, first, found, spec)
             raise NotReadyError(explain_death(state, log, engine, spec["memory"]), log, report)
         report.levels.setdefault("process", round(now - begun, 3))
         device = None if layers is None else functools.partial(check_device, docker, found, layers, engine)

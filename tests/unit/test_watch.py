@@ -106,6 +106,20 @@ def test_how_a_container_ended_that_runs_again_is_asked_of_docker(clock, monkeyp
 
 
 @pytest.mark.parametrize(
+    ("late", "cause"), [(0.5, "used more than its memory limit (1g)"), (1.5, "killed from outside")]
+)
+def test_docker_may_learn_late_that_memory_was_the_reason(clock, monkeypatch, late, cause):
+    end = {"Status": "restarting", "StartedAt": "t0", "ExitCode": 137, "OOMKilled": False}
+    told = {"RestartCount": 0, "State": {**end, "OOMKilled": True}}
+    room = engine_room(clock, {0: UP, 2: {"RestartCount": 0, "State": end}, 2 + late: told}, "last words")
+    docker = Docker(lambda argv, **_: (0, "", "") if argv[1] == "events" else room.attempt(*argv[1:]))
+    with pytest.raises(NotReadyError) as failure:
+        wait(docker, monkeypatch)
+    assert cause in failure.value.diagnosis["cause"]
+    assert clock.now < 3.4
+
+
+@pytest.mark.parametrize(
     "state",
     [
         {"RestartCount": 0, "State": {"Status": "exited", "StartedAt": "t0", "ExitCode": 1}},
