@@ -101,7 +101,7 @@ def test_two_processes_at_once(hub, store):
 
 
 def test_a_process_that_cannot_wait_names_the_other(hub, store):
-    slow = hub.fault("*.gguf", slow=4 * MIB, times=-1)
+    slow = hub.fault("*.gguf", slow=1 * MIB, times=-1)
     first = start_module("model_fetch", arguments(hub, store))
     wait_for(lambda: hub.requests("cdn"))
     second = run_module("model_fetch", arguments(hub, store, lock_timeout=0))
@@ -138,7 +138,7 @@ def test_a_disk_that_is_too_small_is_noticed_first(hub, tmp_path):
 def test_a_disk_that_fills_up_keeps_what_came(hub, tmp_path):
     disk = tmp_path / "disk"
     with small_disk(disk, 45 * MIB):
-        slow = hub.fault("*.gguf", slow=10 * MIB, times=-1)
+        slow = hub.fault("*.gguf", slow=2 * MIB, times=-1)
         run = start_module("model_fetch", arguments(hub, disk / "models"))
         wait_for(lambda: sum(row["bytes"] for row in hub.requests("cdn")) > 5 * MIB)
         (disk / "other").write_bytes(bytes(25 * MIB))

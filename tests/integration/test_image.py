@@ -71,11 +71,9 @@ def test_buildkit_builds_once_and_takes_compiled_objects_from_its_cache(provide,
     assert (first["action"], first["changed"]) == ("build", True)
     assert says(first["image"]) == "tiny 1"
 
-    started = time.monotonic()
     again = provide(cmake_flags=[flag])
     assert (again["action"], again["changed"], again["image_id"]) == ("keep", False, first["image_id"])
-    assert again["seconds"] < 1.0
-    assert time.monotonic() - started < 5
+    assert again["seconds"] < first["seconds"] / 4
 
     touched = provide(cmake_flags=[f"{flag}0"])
     assert touched["image"] != first["image"]
