@@ -30,8 +30,7 @@ def choose(where: str, asked: t.Sequence[str], gpus: t.Sequence[Data]) -> list[D
     so that each counts as a GPU of its own. Raises BadInput, one sentence that begins with ``where``.
     """
     units = [unit for gpu in number(gpus) for unit in _slices(gpu) or [gpu]]
-    sliced = any(map(_slices, number(gpus)))
-    if sliced and not asked:
+    if not asked and any(map(_is_slice, units)):
         raise BadInput(
             f"{where}: a GPU of this host is cut into slices (MIG), of which an engine uses one: name in `gpus` which, "
             f"or GPUs that are whole; there are: {'; '.join(map(_listed, units))}"
@@ -45,7 +44,7 @@ def choose(where: str, asked: t.Sequence[str], gpus: t.Sequence[Data]) -> list[D
             raise BadInput(f"{where}: `gpus` names one GPU twice: {found[place]} and {word}")
         found[place] = word
     chosen = [units[place] for place in sorted(found)]
-    if sliced and len(chosen) > 1 and any("profile" in unit for unit in chosen):
+    if len(chosen) > 1 and any(map(_is_slice, chosen)):
         raise BadInput(
             f"{where}: `gpus` names a slice of a GPU (MIG) and more, and an engine uses one slice and no other"
         )
@@ -80,6 +79,10 @@ def _slices(gpu: Data) -> list[Data]:
         for device in gpu.get("mig_devices") or ()
         if device.get("uuid")
     ]
+
+
+def _is_slice(unit: Data) -> bool:
+    return "profile" in unit
 
 
 def _names(gpu: Data) -> set[str]:
