@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -57,8 +56,13 @@ _PORTS = _ports()
 
 def free_port() -> int:
     """Return a TCP port of the loopback address that nobody uses now, each time another one."""
-    for port in _PORTS:
-        with socket.socket() as probe, contextlib.suppress(OSError):
+    return next(filter(_is_free, _PORTS))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
             probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("unreachable: there is always a next port")
+        except OSError:
+            return False
+    return True
